@@ -1,0 +1,4 @@
+"""The language model: prompts in, text in contract out.
+
+Knows nothing of stores.
+"""

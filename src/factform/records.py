@@ -1,0 +1,288 @@
+"""What travels between rooms: frozen records in one vocabulary.
+
+Knows nothing of how any of them is made. Spans are half-open `[start, end)` offsets in characters
+(Python code points) of a version's canonical text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+ReceiptStatus = Literal["created", "updated", "unchanged", "removed", "failed"]
+AnswerStatus = Literal["answered", "not_in_documents", "refused"]
+Mode = Literal["exact", "reuse"]
+
+
+# --- documents ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """Bytes offered to the data layer, before anything is known about them.
+
+    `media_type` is one of the parsers' names ("markdown", "text", "html", "pdf", "docx"), or None to go by `name`.
+    `access` are the labels of which a reader must hold at least one; empty means everybody.
+    """
+
+    document: str
+    data: bytes
+    name: str
+    media_type: str | None = None
+    title: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    access: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of a parsed document that reads as one: `kind` is heading, paragraph, list, table or code.
+
+    `level` is the heading level (1 is the title), 0 otherwise. `rows` are the spans of a table's rows.
+    """
+
+    start: int
+    end: int
+    kind: Literal["heading", "paragraph", "list", "table", "code"]
+    level: int = 0
+    rows: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class PageSpan:
+    """Page `number` (from 1, as printed by a viewer) covers `[start, end)` of the canonical text."""
+
+    number: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """Canonical text of one version, with the structure the format gave."""
+
+    text: str
+    title: str
+    blocks: tuple[Block, ...]
+    pages: tuple[PageSpan, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """An exact span of one version: `parsed.text[start:end] == text`. `sha256` is that of `text`."""
+
+    id: str
+    document: str
+    version: str
+    start: int
+    end: int
+    text: str
+    sha256: str
+    title: str
+    heading: tuple[str, ...] = ()
+    page: int | None = None
+
+    @property
+    def header(self) -> str:
+        """Context put before the text when it is embedded, indexed and read: never part of the span."""
+        parts = [self.title, *[h for h in self.heading if h != self.title]]
+        return " > ".join(p for p in parts if p)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of one document. `visible_ms` is from the call's start for it until a search can find it."""
+
+    document: str
+    version: str | None
+    sha256: str | None
+    chunks: int
+    status: ReceiptStatus
+    visible_ms: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A chunk found for a question. `scores` holds each stage's score by name; `score` is the deciding one.
+
+    `kept` says whether it was given to the model, `reason` why or why not.
+    """
+
+    rank: int
+    chunk: Chunk
+    score: float
+    scores: Mapping[str, float]
+    kept: bool = True
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Hits best first. `ms` are milliseconds by stage: embed, search, rerank, total."""
+
+    hits: tuple[Hit, ...]
+    ms: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A chunk given to the model under a label ("1", "2", …) that is unique in one prompt."""
+
+    label: str
+    chunk: Chunk
+
+
+# --- model ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered prompt in blocks, so that each can be encoded once and reused (see `model/prompt.py`).
+
+    The text the model reads is `header + "".join(blocks) + tail`. Blocks alternate: a label ("[1] "), then the
+    passage; they are tokenised one by one in every mode, so that both modes see the same tokens.
+    """
+
+    header: str
+    blocks: tuple[str, ...]
+    tail: str
+
+    @property
+    def text(self) -> str:
+        return self.header + "".join(self.blocks) + self.tail
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a model wrote. `stop` is "end" when it ended by itself, "length" at the token limit.
+
+    `interventions` counts tokens where the grammar forbade the model's own first choice (0: it would have
+    written the same without the mask); None where the model does not tell. `logprob` is the sum over the
+    tokens it chose freely. `ms` holds first_token and total. `forced` counts tokens the grammar left no choice in.
+    """
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    stop: Literal["end", "length"]
+    interventions: int | None
+    ms: Mapping[str, float]
+    logprob: float | None = None
+    forced: int = 0
+    reused_tokens: int = 0
+
+
+# --- behaviour ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """A question with what a right answer is. Examples train, cases measure; both have this shape.
+
+    `answers` are accepted short answers (as in SQuAD); `expected` is the whole contract object, its source field
+    holding a document id. `documents` are the ids that hold the evidence. Not answerable: no document does.
+    """
+
+    id: str
+    question: str
+    answers: tuple[str, ...] = ()
+    expected: Mapping[str, Any] | None = None
+    answerable: bool = True
+    documents: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The form of an answer: a JSON Schema and where in it quotes and sources stand.
+
+    `quote_paths` and `source_paths` are tuples of property names, marked in the schema by `"x-factform": "quote"`
+    and `"x-factform": "source"`; the n-th quote belongs to the n-th source. With `refusal`, the one other thing
+    an answer may be is `{"status": "not_in_documents"}`.
+    """
+
+    schema: Mapping[str, Any]
+    quote_paths: tuple[tuple[str, ...], ...] = ()
+    source_paths: tuple[tuple[str, ...], ...] = ()
+    refusal: bool = True
+
+
+@dataclass(frozen=True)
+class Behavior:
+    """A behaviour folder, checked and read. `digest` is over everything that shapes training and answers."""
+
+    name: str
+    description: str
+    instructions: str
+    contract: Contract
+    examples: tuple[Case, ...]
+    cases: tuple[Case, ...]
+    passages: int
+    max_tokens: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """A registered adapter. `digest` names it for ever; `lineage` says how it was made."""
+
+    digest: str
+    behavior: str
+    base: str
+    created: str
+    promoted: bool
+    lineage: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.behavior}@{self.digest[:12]}"
+
+
+# --- answers --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Citation:
+    """A quote and the exact place it stands in. `verified`: the stored bytes were read again and are equal."""
+
+    document: str
+    version: str
+    page: int | None
+    start: int
+    end: int
+    quote: str
+    verified: bool
+    chunk: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The outcome of one question: in contract, quoted and recorded, or a refusal with its reason."""
+
+    question: str
+    answer: Mapping[str, Any] | None
+    status: AnswerStatus
+    reason: str
+    citations: tuple[Citation, ...]
+    record: str
+    behavior: str | None
+    adapter: str | None
+    model: str
+    mode: Mode
+    prompt_tokens: int
+    completion_tokens: int
+    ms: Mapping[str, float]
+    interventions: int | None = None
+
+
+def as_json(record: Any) -> Any:
+    """A record (or a list or mapping of records) as plain JSON values; tuples become lists."""
+    if hasattr(record, "__dataclass_fields__"):
+        return {k: as_json(v) for k, v in asdict(record).items()}
+    if isinstance(record, Mapping):
+        return {str(k): as_json(v) for k, v in record.items()}
+    if isinstance(record, Sequence) and not isinstance(record, str | bytes):
+        return [as_json(v) for v in record]
+    return record
