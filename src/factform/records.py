@@ -142,12 +142,14 @@ class Prompt:
     """A rendered prompt in blocks, so that each can be encoded once and reused (see `model/prompt.py`).
 
     The text the model reads is `header + "".join(blocks) + tail`. Blocks alternate: a label ("[1] "), then the
-    passage; they are tokenised one by one in every mode, so that both modes see the same tokens.
+    passage; they are tokenised one by one in every mode, so that both modes see the same tokens. `messages` are the
+    same words as (role, content) pairs, for models behind HTTP that render their own template.
     """
 
     header: str
     blocks: tuple[str, ...]
     tail: str
+    messages: tuple[tuple[str, str], ...] = ()
 
     @property
     def text(self) -> str:
@@ -156,7 +158,8 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Generation:
-    """What a model wrote. `stop` is "end" when it ended by itself, "length" at the token limit.
+    """What a model wrote. `stop` is "end" when it ended by itself, "length" at the token limit, "invalid" where an
+    unmasked run was broken off at the first token after which no answer in contract was possible.
 
     `interventions` counts tokens where the grammar forbade the model's own first choice (0: it would have
     written the same without the mask); None where the model does not tell. `logprob` is the sum over the
@@ -166,7 +169,7 @@ class Generation:
     text: str
     prompt_tokens: int
     completion_tokens: int
-    stop: Literal["end", "length"]
+    stop: Literal["end", "length", "invalid"]
     interventions: int | None
     ms: Mapping[str, float]
     logprob: float | None = None

@@ -1,0 +1,384 @@
+"""The LoRA loop: tails in, an adapter out; contexts are constants read once by the frozen base.
+
+Knows nothing of where rows come from or what becomes of the adapter. Loss only on the completion; the context's
+keys and values are computed once for all epochs, so a step costs the tail and not the context.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from factform.errors import TrainingError
+from factform.form.dataset import TrainingRow
+from factform.ids import sha256_json
+from factform.model.kv import BlockStore, assemble
+from factform.model.llama import Config, ContextCache, Weights, forward
+from factform.model.lora import Adapter, LowRank, new_adapter
+from factform.model.prompt import render
+from factform.model.reader import Reader
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How an adapter is trained. `steps` 0 means `epochs` times the rows; `accumulate` splits a batch in parts."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    learning_rate: float = 1e-3
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    batch: int = 8
+    accumulate: int = 1
+    epochs: float = 2.0
+    steps: int = 0
+    seed: int = 0
+    check_every: int = 50
+    save_every: int = 25
+    kv_budget: int = 4 << 30
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """A row in tokens: context blocks, then tail and target; the loss covers `sequence[prompt_length:]`."""
+
+    id: str
+    blocks: tuple[tuple[int, ...], ...]
+    sequence: tuple[int, ...]
+    prompt_length: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands; `check` is what the last held-out check found, None before the first."""
+
+    step: int
+    steps: int
+    loss: float
+    eta_s: float
+    tokens_per_s: float
+    check: Check | None
+
+
+@dataclass(frozen=True)
+class Check:
+    """Held-out answers written without a mask: share in contract, share of right leaves, n."""
+
+    step: int
+    valid: float
+    score: float
+    n: int
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What came of a run: the adapter of the best check (or the last step), and the losses by step."""
+
+    adapter: Adapter
+    steps: int
+    losses: tuple[float, ...]
+    checks: tuple[Check, ...]
+    best_step: int
+    trained_tokens: int
+    seconds: float
+
+
+Checker = Callable[[Adapter, int], Check]
+
+
+def encode_rows(rows: Sequence[TrainingRow], reader: Reader, trigger: str) -> list[EncodedRow]:
+    """Rows in tokens, as the reader will read them when serving.
+
+    Raises TrainingError for an empty target, a missing end token or a row beyond the window: a row is never
+    dropped or cut, since a model trained on half an answer learns to stop there.
+    """
+    encoded = []
+    for row in rows:
+        tokens = reader.tokenize(render(row.question, row.passages, reader.chat, trigger=trigger))
+        target = (*reader.encode(row.output), reader.end_token)
+        if len(target) < 2 or not row.output.strip():
+            raise TrainingError(f"row {row.id}: the target is empty, so nothing would be learnt: fix the example")
+        window = reader.weights.config.window
+        if tokens.total + len(target) > window:
+            total = tokens.total + len(target)
+            raise TrainingError(f"row {row.id}: {total} tokens do not fit the window of {window}: use fewer passages")
+        blocks = tuple(b for b in (tokens.header, *tokens.blocks) if b)
+        encoded.append(EncodedRow(row.id, blocks, tokens.tail + target, len(tokens.tail)))
+    check_rows(encoded, reader.end_token)
+    return encoded
+
+
+def check_rows(rows: Sequence[EncodedRow], end_token: int) -> None:
+    """Hard stops before the first step: no rows, an empty mask, a target that does not end."""
+    if not rows:
+        raise TrainingError("there are no rows to train on: add examples to the behavior")
+    for row in rows:
+        if row.prompt_length >= len(row.sequence):
+            raise TrainingError(f"row {row.id}: the loss mask is empty: the target has no tokens")
+        if row.sequence[-1] != end_token:
+            raise TrainingError(f"row {row.id}: the target does not end with the end-of-turn token {end_token}")
+
+
+def adapter_shapes(config: Config) -> dict[str, tuple[int, int]]:
+    """(in, out) of every adapted map."""
+    query, group = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    n, i = config.hidden, config.intermediate
+    return {
+        "q": (n, query), "k": (n, group), "v": (n, group), "o": (query, n),
+        "gate": (n, i), "up": (n, i), "down": (i, n),
+    }  # fmt: skip
+
+
+def train(
+    rows: Sequence[EncodedRow],
+    reader: Reader,
+    settings: TrainSettings,
+    *,
+    folder: Path,
+    checker: Checker | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> TrainResult:
+    """Train an adapter on `rows`; `folder` holds the checkpoint a second call goes on from.
+
+    The best held-out check decides which weights are returned: context reliance rises and then falls within about
+    one epoch while the loss still drops, so the last step is not the best one. Raises TrainingError on a loss that
+    is not a number.
+    """
+    check_rows(rows, reader.end_token)
+    weights = reader.weights
+    steps = settings.steps or math.ceil(settings.epochs * len(rows) / settings.batch)
+    store = BlockStore(weights, reader.digest, budget=settings.kv_budget, dtype=reader.store.dtype)
+    state = _start(rows, weights, settings, folder)
+    started, first = time.perf_counter(), state.step
+    tokens_done = 0
+    for step in range(state.step, steps):
+        batch = batch_rows(rows, settings, step)
+        for group in state.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * schedule(step, steps, settings.warmup)
+        loss = backward(batch, weights, state.adapter, store, settings.accumulate)
+        if not math.isfinite(loss):
+            raise TrainingError(f"the loss at step {step + 1} is {loss}: lower the learning rate and start again")
+        torch.nn.utils.clip_grad_norm_(state.parameters, settings.clip)
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.losses.append(loss)
+        state.step = step + 1
+        tokens_done += sum(len(row.sequence) for row in batch)
+        last = state.step == steps
+        if checker and (last or state.step % settings.check_every == 0):
+            state.note(checker(state.adapter, state.step))
+        if last or state.step % settings.save_every == 0:
+            _save(state, folder)
+        if progress:
+            spent = time.perf_counter() - started
+            eta = spent / (state.step - first) * (steps - state.step)
+            check = state.checks[-1] if state.checks else None
+            progress(Progress(state.step, steps, loss, eta, tokens_done / spent, check))
+    best = state.best if state.best is not None else state.adapter
+    return TrainResult(
+        adapter=best,
+        steps=steps,
+        losses=tuple(state.losses),
+        checks=tuple(state.checks),
+        best_step=state.best_step or steps,
+        trained_tokens=tokens_done,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
+    """Linear rise over the first `warmup` share of steps, then linear fall to zero after the last."""
+    rise = max(1, round(warmup * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return (steps - step) / max(1, steps - rise)
+
+
+def batch_rows(rows: Sequence[EncodedRow], settings: TrainSettings, step: int) -> list[EncodedRow]:
+    """The rows of one step: each epoch is a new shuffle by seed, so any step can be found again after a stop."""
+    chosen = []
+    for place in range(step * settings.batch, (step + 1) * settings.batch):
+        epoch, index = divmod(place, len(rows))
+        order = list(range(len(rows)))
+        random.Random(f"{settings.seed}/{epoch}").shuffle(order)
+        chosen.append(rows[order[index]])
+    return chosen
+
+
+def backward(
+    batch: Sequence[EncodedRow], weights: Weights, adapter: Adapter, store: BlockStore, accumulate: int = 1
+) -> float:
+    """Gradients of the mean loss per target token over the whole batch; returns that loss.
+
+    Parts are weighted by their tokens, not averaged by part: splitting a batch must not change its gradient.
+    """
+    total = sum(len(row.sequence) - row.prompt_length for row in batch)
+    size = math.ceil(len(batch) / accumulate)
+    loss = 0.0
+    for start in range(0, len(batch), size):
+        part = batch_loss(batch[start : start + size], weights, adapter, store) / total
+        part.backward()  # type: ignore[no-untyped-call]
+        loss += part.item()
+    return loss
+
+
+def batch_loss(batch: Sequence[EncodedRow], weights: Weights, adapter: Adapter, store: BlockStore) -> Tensor:
+    """Summed cross entropy over the target tokens of `batch`, a scalar with a graph to the adapter only."""
+    keys, values, lengths = _contexts(batch, weights, store)
+    longest = max(len(row.sequence) for row in batch) - 1
+    room = keys.shape[3]
+    ids = torch.zeros(len(batch), longest, dtype=torch.long)
+    target = torch.full((len(batch), longest), -100)
+    mask = torch.zeros(len(batch), 1, longest, room + longest, dtype=torch.bool)
+    mask[:, :, :, room:] = torch.ones(longest, longest, dtype=torch.bool).tril()
+    positions = torch.zeros(len(batch), longest, dtype=torch.long)
+    for i, row in enumerate(batch):
+        sequence = torch.tensor(row.sequence)
+        ids[i, : len(sequence) - 1] = sequence[:-1]
+        target[i, row.prompt_length - 1 : len(sequence) - 1] = sequence[row.prompt_length :]
+        mask[i, :, :, : lengths[i]] = True
+        positions[i] = lengths[i] + torch.arange(longest)
+    device = weights.device
+    worn = _in_dtype(adapter, weights.dtype)
+    hidden = forward(
+        weights, ids.to(device), positions.to(device), ContextCache(keys, values), mask=mask.to(device), adapter=worn
+    )
+    at = target.to(device) != -100
+    scores = F.linear(hidden[at], weights.head).to(torch.float32)
+    return F.cross_entropy(scores, target.to(device)[at], reduction="sum")
+
+
+def _contexts(batch: Sequence[EncodedRow], weights: Weights, store: BlockStore) -> tuple[Tensor, Tensor, list[int]]:
+    """Keys and values of the rows' contexts, padded on the right: [L, B, G, C, D] each, and the true lengths."""
+    placed = [assemble(weights, store.get(row.blocks)) for row in batch]
+    lengths = [keys.shape[2] for keys, _ in placed]
+    longest = max(lengths)
+    keys = torch.stack([F.pad(k, (0, 0, 0, longest - k.shape[2])) for k, _ in placed], 1)
+    values = torch.stack([F.pad(v, (0, 0, 0, longest - v.shape[2])) for _, v in placed], 1)
+    return keys, values, lengths
+
+
+def _in_dtype(adapter: Adapter, dtype: torch.dtype) -> Adapter:
+    """The adapter in the model's dtype, still in the graph: the fp32 originals are what the optimiser moves."""
+    if dtype == torch.float32:
+        return adapter
+    layers = tuple(
+        {t: LowRank(p.a.to(dtype), p.b.to(dtype), p.scale) for t, p in layer.items()} for layer in adapter.layers
+    )
+    return Adapter(adapter.rank, adapter.alpha, layers)
+
+
+# --- state on disk ----------------------------------------------------------------------------
+
+
+class _State:
+    """What must survive a stop: adapter, optimiser moments, step, losses, checks and the best weights so far."""
+
+    def __init__(self, adapter: Adapter, settings: TrainSettings, fingerprint: str):
+        self.adapter, self.fingerprint = adapter, fingerprint
+        self.names = list(adapter.tensors())
+        self.parameters = list(adapter.tensors().values())
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.step = 0
+        self.losses: list[float] = []
+        self.checks: list[Check] = []
+        self.best: Adapter | None = None
+        self.best_step = 0
+
+    def note(self, check: Check) -> None:
+        """Keep the weights of the best check: right leaves first, then validity; a later equal one wins."""
+        self.checks.append(check)
+        best = max(((c.score, c.valid) for c in self.checks[:-1]), default=(-1.0, -1.0))
+        if (check.score, check.valid) >= best:
+            self.best, self.best_step = _copy(self.adapter), check.step
+
+
+def _copy(adapter: Adapter) -> Adapter:
+    layers = tuple(
+        {t: LowRank(p.a.detach().clone(), p.b.detach().clone(), p.scale) for t, p in layer.items()}
+        for layer in adapter.layers
+    )
+    return Adapter(adapter.rank, adapter.alpha, layers)
+
+
+def _start(rows: Sequence[EncodedRow], weights: Weights, settings: TrainSettings, folder: Path) -> _State:
+    """A new state, or the one in `folder` if it was made by the same rows, settings and base sizes."""
+    adapter = new_adapter(
+        adapter_shapes(weights.config),
+        weights.config.layers,
+        rank=settings.rank,
+        alpha=settings.alpha,
+        seed=settings.seed,
+        device=weights.device,
+    )
+    plan = {k: v for k, v in asdict(settings).items() if k not in ("save_every", "kv_budget", "check_every")}
+    fingerprint = sha256_json([plan, asdict(weights.config), [[r.blocks, r.sequence, r.prompt_length] for r in rows]])
+    state = _State(adapter, settings, fingerprint)
+    meta = folder / "checkpoint.json"
+    if meta.exists():
+        saved = json.loads(meta.read_text("utf-8"))
+        if saved["fingerprint"] == fingerprint:
+            _restore(state, saved, load_file(str(folder / saved["file"])))
+    return state
+
+
+def _restore(state: _State, saved: dict[str, object], tensors: dict[str, Tensor]) -> None:
+    state.step = int(str(saved["step"]))
+    state.losses = list(saved["losses"])  # type: ignore[call-overload]
+    state.checks = [Check(**c) for c in saved["checks"]]  # type: ignore[attr-defined]
+    state.best_step = int(str(saved["best_step"]))
+    with torch.no_grad():
+        for name, parameter in zip(state.names, state.parameters, strict=True):
+            parameter.copy_(tensors[f"adapter.{name}"])
+            state.optimizer.state[parameter] = {
+                "step": torch.tensor(float(state.step)),
+                "exp_avg": tensors[f"mean.{name}"].clone(),
+                "exp_avg_sq": tensors[f"square.{name}"].clone(),
+            }
+    if state.best_step:
+        copy = _copy(state.adapter)
+        for name, tensor in copy.tensors().items():
+            tensor.copy_(tensors[f"best.{name}"])
+        state.best = copy
+
+
+def _save(state: _State, folder: Path) -> None:
+    """Checkpoint: tensors first under a new name, then the small file that names them, replaced atomically."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in zip(state.names, state.parameters, strict=True):
+        moments = state.optimizer.state[parameter]
+        tensors[f"adapter.{name}"] = parameter.detach().cpu().contiguous()
+        tensors[f"mean.{name}"] = moments["exp_avg"].cpu().contiguous()
+        tensors[f"square.{name}"] = moments["exp_avg_sq"].cpu().contiguous()
+    if state.best is not None:
+        tensors.update({f"best.{n}": t.cpu().contiguous() for n, t in state.best.tensors().items()})
+    file = f"checkpoint-{state.step}.safetensors"
+    save_file(tensors, str(folder / file))
+    meta = {
+        "fingerprint": state.fingerprint,
+        "file": file,
+        "step": state.step,
+        "losses": state.losses,
+        "checks": [asdict(c) for c in state.checks],
+        "best_step": state.best_step,
+    }
+    temporary = folder / "checkpoint.json.new"
+    temporary.write_text(json.dumps(meta) + "\n", "utf-8")
+    temporary.replace(folder / "checkpoint.json")
+    for old in folder.glob("checkpoint-*.safetensors"):
+        if old.name != file:
+            old.unlink()
