@@ -2,3 +2,8 @@
 
 Knows nothing of how an answer is made.
 """
+
+from factform.audit.log import AuditLog
+from factform.audit.record import AnswerRecord
+
+__all__ = ["AnswerRecord", "AuditLog"]
