@@ -1,0 +1,203 @@
+"""Text to vectors: a small BERT encoder in torch, for sentence-transformers folders with mean pooling.
+
+Knows nothing of stores, chunks or scores. `transformers` is not imported: its start-up costs more than a search.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from tokenizers import Encoding, Tokenizer
+from torch import Tensor
+
+from factform.errors import ModelError
+from factform.ids import sha256_file, sha256_json, sha256_text
+
+Vectors = NDArray[np.float32]
+
+MAX_LENGTH = 256
+"""Tokens read of a text, the special ones included: what all-MiniLM-L6-v2 was trained for."""
+
+BATCH = 32
+
+
+class Encoder(Protocol):
+    """What the data layer needs of an embedder. All vectors have length 1 in the Euclidean norm."""
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    def encode(self, texts: Sequence[str]) -> Vectors: ...
+
+    def encode_tokens(self, texts: Sequence[str]) -> list[Vectors]: ...
+
+    def encode_query(self, text: str) -> tuple[Vectors, Vectors]: ...
+
+    def count_tokens(self, text: str) -> int: ...
+
+
+class Embedder:
+    """A BERT encoder with its tokenizer. Safe to use from several threads; holds no state between calls."""
+
+    def __init__(self, config: dict[str, Any], weights: dict[str, Tensor], tokenizer: str, digest: str):
+        self.dim = int(config["hidden_size"])
+        self.digest = digest
+        self.dtype = torch.bfloat16 if has_fast_bf16() else torch.float32
+        self.max_length = min(MAX_LENGTH, int(config["max_position_embeddings"]))
+        self._config = config
+        self._weights = {name: value.to(self.dtype) for name, value in weights.items() if value.is_floating_point()}
+        # tokenizer.json carries its author's truncation and padding (128 and 128 for all-MiniLM-L6-v2): both off, or
+        # long texts lose their end and every count comes out as 128.
+        self._counter = Tokenizer.from_str(tokenizer)
+        self._counter.no_truncation()
+        self._counter.no_padding()
+        self._tokenizer = Tokenizer.from_str(tokenizer)
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(self.max_length)
+
+    @classmethod
+    def open(cls, folder: Path) -> Embedder:
+        """Read a folder with config.json, model.safetensors and tokenizer.json. Raises ModelError."""
+        config = _read_config(folder)
+        try:
+            weights = load_file(folder / "model.safetensors")
+            tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
+            parts = [sha256_file(folder / "model.safetensors"), sha256_text(tokenizer), config, "mean+l2", MAX_LENGTH]
+            # "bert." is there when a BertModel was saved as part of a larger model.
+            return cls(config, {k.removeprefix("bert."): v for k, v in weights.items()}, tokenizer, sha256_json(parts))
+        except (OSError, SafetensorError, UnicodeDecodeError) as error:
+            raise ModelError(f"the embedder in {folder} cannot be read: {error}; fetch it again") from error
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Sentence vectors [n, dim]: the mean over all tokens of a text, normalised."""
+        out = np.zeros((len(texts), self.dim), np.float32)
+
+        def keep(place: int, hidden: Tensor, encoding: Encoding) -> None:
+            out[place] = _unit(hidden.mean(0)).numpy()
+
+        self._run(texts, keep)
+        return out
+
+    def encode_tokens(self, texts: Sequence[str]) -> list[Vectors]:
+        """Token vectors of each text, [tokens, dim], normalised; special tokens are left out."""
+        out = [np.zeros((0, self.dim), np.float32)] * len(texts)
+
+        def keep(place: int, hidden: Tensor, encoding: Encoding) -> None:
+            out[place] = _unit(hidden[_ordinary(encoding)]).numpy()
+
+        self._run(texts, keep)
+        return out
+
+    def encode_query(self, text: str) -> tuple[Vectors, Vectors]:
+        """Sentence vector [dim] and token vectors [tokens, dim] of one text, from one forward pass."""
+        found: list[tuple[Vectors, Vectors]] = []
+
+        def keep(place: int, hidden: Tensor, encoding: Encoding) -> None:
+            found.append((_unit(hidden.mean(0)).numpy(), _unit(hidden[_ordinary(encoding)]).numpy()))
+
+        self._run([text], keep)
+        return found[0]
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of `text`, special ones not counted, nothing cut off."""
+        return len(self._counter.encode(text, add_special_tokens=False).ids)
+
+    def _run(self, texts: Sequence[str], keep: Callable[[int, Tensor, Encoding], None]) -> None:
+        """Encode in batches of like length, so that little is computed on padding; `keep` gets each one's place."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        order = sorted(range(len(texts)), key=lambda i: (len(encodings[i].ids), i))
+        for first in range(0, len(order), BATCH):
+            places = order[first : first + BATCH]
+            hidden = self._forward([encodings[i].ids for i in places])
+            for row, place in enumerate(places):
+                keep(place, hidden[row, : len(encodings[place].ids)], encodings[place])
+
+    @torch.inference_mode()
+    def _forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Last hidden states [batch, length, dim] in float32 of token rows of any lengths."""
+        width = max(len(row) for row in rows)
+        ids = torch.zeros((len(rows), width), dtype=torch.long)
+        mask = torch.zeros((len(rows), width), dtype=torch.bool)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)] = torch.tensor(row)
+            mask[number, : len(row)] = True
+        x = self._embeddings(ids)
+        bias = None if bool(mask.all()) else mask[:, None, None, :]
+        for layer in range(int(self._config["num_hidden_layers"])):
+            x = self._layer(x, bias, f"encoder.layer.{layer}.")
+        return x.float()
+
+    def _embeddings(self, ids: Tensor) -> Tensor:
+        w = self._weights
+        x = F.embedding(ids, w["embeddings.word_embeddings.weight"])
+        x = x + w["embeddings.position_embeddings.weight"][: ids.shape[1]]
+        x = x + w["embeddings.token_type_embeddings.weight"][0]
+        return self._norm(x, "embeddings.LayerNorm")
+
+    def _layer(self, x: Tensor, mask: Tensor | None, name: str) -> Tensor:
+        batch, length, dim = x.shape
+        heads = int(self._config["num_attention_heads"])
+        q, k, v = (
+            self._linear(x, f"{name}attention.self.{part}").view(batch, length, heads, dim // heads).transpose(1, 2)
+            for part in ("query", "key", "value")
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).reshape(batch, length, dim)
+        x = self._norm(x + self._linear(mixed, name + "attention.output.dense"), name + "attention.output.LayerNorm")
+        inner = F.gelu(self._linear(x, name + "intermediate.dense"))
+        return self._norm(x + self._linear(inner, name + "output.dense"), name + "output.LayerNorm")
+
+    def _linear(self, x: Tensor, name: str) -> Tensor:
+        return F.linear(x, self._weights[name + ".weight"], self._weights[name + ".bias"])
+
+    def _norm(self, x: Tensor, name: str) -> Tensor:
+        w = self._weights
+        return F.layer_norm(x, x.shape[-1:], w[name + ".weight"], w[name + ".bias"], self._config["layer_norm_eps"])
+
+
+def has_fast_bf16() -> bool:
+    """Whether bfloat16 beats float32 here: only with AMX tiles; AVX512-BF16 alone measured slower than float32."""
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+
+
+def _unit(x: Tensor) -> Tensor:
+    return F.normalize(x, dim=-1)
+
+
+def _ordinary(encoding: Encoding) -> list[int]:
+    return [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """The part of config.json that shapes the forward pass, checked to be one this module computes."""
+    try:
+        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        pooling_file = folder / "1_Pooling" / "config.json"
+        pooling = json.loads(pooling_file.read_text(encoding="utf-8")) if pooling_file.exists() else {}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the embedder in {folder} cannot be read: {error}; fetch it again") from error
+    wanted = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
+    for key, value in wanted.items():
+        if raw.get(key, value) != value:
+            raise ModelError(f"the embedder in {folder} has {key} {raw[key]!r}; only {value!r} is supported")
+    if not pooling.get("pooling_mode_mean_tokens", True):
+        raise ModelError(f"the embedder in {folder} does not pool by the mean of its tokens; use one that does")
+    keys = ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "layer_norm_eps")
+    missing = [key for key in keys if key not in raw]
+    if missing:
+        raise ModelError(f"config.json of the embedder in {folder} lacks {', '.join(missing)}")
+    return {key: raw[key] for key in keys}

@@ -1,0 +1,335 @@
+"""The ledger: which documents there are, in which versions, and how far each has come. The truth, in SQLite.
+
+Knows nothing of parsing, vectors or Lance; bytes are named by their SHA-256 and live in blobs.
+
+SQLite 3.40.1, which Python 3.11 commonly links, lies in the range with the WAL-reset corruption bug (3.7.0 to
+3.51.2, several connections), so the journal is a rollback journal. TRUNCATE and not DELETE: with `synchronous=FULL`
+the truncation that commits is itself fsynced, while DELETE would need EXTRA to make the unlink durable.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from factform.errors import StoreBusy, StoreError
+from factform.ids import canonical_json
+from factform.records import Source
+
+
+@dataclass(frozen=True)
+class VersionRow:
+    """One row of history: a version of a document as it was offered, and what became of it."""
+
+    seq: int
+    document: str
+    version: str
+    sha256: str
+    text_sha256: str | None
+    media_type: str | None
+    name: str
+    title: str | None
+    metadata: dict[str, Any]
+    access: tuple[str, ...]
+    status: str
+    chunks: int
+    error: str | None
+    accepted_at: str
+    indexed_at: str | None
+    ended_at: str | None
+
+    def source(self, data: bytes) -> Source:
+        """The source as it was offered, given its bytes again."""
+        return Source(self.document, data, self.name, self.media_type, self.title, self.metadata, self.access)
+
+
+def migrations() -> list[tuple[int, str]]:
+    """Numbered SQL scripts from the package data, in order; the numbers run 1, 2, 3, … without a gap."""
+    folder = resources.files("factform.facts") / "migrations"
+    names = sorted(item.name for item in folder.iterdir() if item.name.endswith(".sql"))
+    found = [(int(name.split("_")[0]), (folder / name).read_text(encoding="utf-8")) for name in names]
+    if [number for number, _ in found] != list(range(1, len(found) + 1)):
+        raise StoreError(f"the migrations in this installation are incomplete: {names}; reinstall factform")
+    return found
+
+
+class WriterLock:
+    """The one writer's place, held with `flock`: the system frees it when the process dies, however it dies."""
+
+    def __init__(self, path: Path, wait_s: float):
+        self.path = path
+        self.wait_s = wait_s
+        self._thread = threading.RLock()
+        self._depth = 0
+        self._handle = -1
+
+    @contextmanager
+    def held(self, wait_s: float | None = None) -> Iterator[None]:
+        """Hold the place for the block; raises StoreBusy when another writer keeps it longer than `wait_s`."""
+        with self._thread:
+            if self._depth == 0:
+                self._acquire(self.wait_s if wait_s is None else wait_s)
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+                if self._depth == 0:
+                    os.close(self._handle)
+
+    def _acquire(self, wait_s: float) -> None:
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        deadline = time.monotonic() + wait_s
+        try:
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise StoreBusy(
+                            f"another process is writing to {self.path.parent} (waited {wait_s:g} s for "
+                            f"{self.path.name}); try again when it is done"
+                        ) from None
+                    time.sleep(0.02)
+        except BaseException:
+            os.close(handle)
+            raise
+        self._handle = handle
+
+
+class Ledger:
+    """A connection to the ledger. Methods that write expect the caller to hold the writer's place."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection):
+        self.path = path
+        self._connection = connection
+        self._lock = threading.RLock()
+
+    @classmethod
+    def open(cls, path: Path, lock: WriterLock) -> Ledger:
+        """Open (or make) the ledger at `path` and bring its schema up to date.
+
+        Raises StoreError when it is damaged or made by a newer version, StoreBusy when it must be migrated while
+        another process writes.
+        """
+        try:
+            connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
+            connection.row_factory = sqlite3.Row
+            ledger = cls(path, connection)
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA mmap_size = 0")
+            connection.execute("PRAGMA foreign_keys = ON")
+            if ledger.schema_version() != len(migrations()):
+                with lock.held():
+                    connection.execute("PRAGMA journal_mode = TRUNCATE")
+                    ledger.migrate()
+            connection.execute("PRAGMA journal_mode = TRUNCATE")
+        except sqlite3.Error as error:
+            raise StoreError(f"the ledger {path} cannot be opened: {error}; restore it from a backup") from error
+        return ledger
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # --- schema ---------------------------------------------------------------------------------
+
+    def schema_version(self) -> int:
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+
+    def migrate(self) -> None:
+        """Apply the migrations this ledger has not seen, each in its own transaction."""
+        known = migrations()
+        at = self.schema_version()
+        if at > len(known):
+            raise StoreError(
+                f"the ledger {self.path} has schema {at}, this factform knows up to {len(known)}; use a newer factform"
+            )
+        for number, script in known[at:]:
+            # executescript commits whatever is open first, so the transaction has to be part of the script.
+            self._connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+
+    # --- small values ---------------------------------------------------------------------------
+
+    def get_meta(self, key: str) -> str | None:
+        row = self._one("SELECT value FROM meta WHERE key = ?", (key,))
+        return None if row is None else str(row["value"])
+
+    def set_meta(self, key: str, value: str) -> None:
+        with self.transaction() as run:
+            run("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value))
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def current(self, document: str) -> VersionRow | None:
+        """The version of `document` that a search finds, or None."""
+        return self._row("SELECT v.* FROM documents d JOIN versions v ON v.seq = d.current WHERE d.id = ?", (document,))
+
+    def all_current(self) -> list[VersionRow]:
+        return self._rows("SELECT v.* FROM documents d JOIN versions v ON v.seq = d.current ORDER BY d.id")
+
+    def pending(self) -> list[VersionRow]:
+        """Versions accepted and not yet in the index, oldest first."""
+        return self._rows("SELECT * FROM versions WHERE status = 'accepted' ORDER BY seq")
+
+    def removing(self) -> list[str]:
+        """Documents decided to be removed whose chunks may still be in the index."""
+        return [str(row["id"]) for row in self._all("SELECT id FROM documents WHERE removing = 1 ORDER BY id")]
+
+    def history(self, document: str) -> list[VersionRow]:
+        """Every version of `document` ever offered, oldest first."""
+        return self._rows("SELECT * FROM versions WHERE document = ? ORDER BY seq", (document,))
+
+    def version(self, document: str, version: str) -> VersionRow | None:
+        """The latest row of one version that got as far as having a canonical text."""
+        return self._row(
+            "SELECT * FROM versions WHERE document = ? AND version = ? AND text_sha256 IS NOT NULL "
+            "ORDER BY seq DESC LIMIT 1",
+            (document, version),
+        )
+
+    def failed(self) -> list[VersionRow]:
+        """Documents whose latest version could not be taken in (an older one may still be searchable)."""
+        return self._rows(
+            "SELECT * FROM versions WHERE status = 'failed' AND seq IN "
+            "(SELECT max(seq) FROM versions GROUP BY document) ORDER BY document"
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Rows of `versions` by status."""
+        found = {str(r["status"]): int(r["n"]) for r in self._all("SELECT status, count(*) n FROM versions GROUP BY 1")}
+        return {name: found.get(name, 0) for name in ("accepted", "indexed", "superseded", "failed", "removed")}
+
+    def removed_documents(self) -> int:
+        row = self._one(
+            "SELECT count(*) n FROM documents d WHERE current IS NULL AND EXISTS "
+            "(SELECT 1 FROM versions v WHERE v.document = d.id AND v.status = 'removed')"
+        )
+        return 0 if row is None else int(row["n"])
+
+    # --- writing --------------------------------------------------------------------------------
+
+    def accept(self, sources: Sequence[tuple[Source, str, str]]) -> list[VersionRow]:
+        """Note that the bytes of each (source, version, sha256) are stored. From here on a crash is replayed."""
+        seqs = []
+        with self.transaction() as run:
+            for source, version, digest in sources:
+                run("INSERT INTO documents (id) VALUES (?) ON CONFLICT (id) DO NOTHING", (source.document,))
+                values = (
+                    *(source.document, version, digest, source.media_type, source.name, source.title),
+                    *(canonical_json(dict(source.metadata)), canonical_json(list(source.access)), _now()),
+                )
+                cursor = run(
+                    "INSERT INTO versions (document, version, sha256, media_type, name, title, metadata, access, "
+                    "status, accepted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'accepted', ?)",
+                    values,
+                )
+                seqs.append(cursor.lastrowid)
+        rows = (self._row("SELECT * FROM versions WHERE seq = ?", (seq,)) for seq in seqs)
+        return [row for row in rows if row is not None]
+
+    def finish(self, indexed: Iterable[tuple[int, str, int]], failed: Iterable[tuple[int, str]]) -> None:
+        """Close accepted rows: (seq, text_sha256, chunks) are what a search now finds, (seq, error) are not."""
+        now = _now()
+        with self.transaction() as run:
+            for seq, text_sha256, chunks in indexed:
+                run(
+                    "UPDATE versions SET status = 'superseded', ended_at = ? WHERE seq = (SELECT d.current FROM "
+                    "documents d JOIN versions v ON v.document = d.id WHERE v.seq = ?) AND seq <> ?",
+                    (now, seq, seq),
+                )
+                run(
+                    "UPDATE versions SET status = 'indexed', text_sha256 = ?, chunks = ?, error = NULL, "
+                    "indexed_at = ? WHERE seq = ?",
+                    (text_sha256, chunks, now, seq),
+                )
+                run(
+                    "UPDATE documents SET current = ?, removing = 0 WHERE id = (SELECT document FROM versions "
+                    "WHERE seq = ?)",
+                    (seq, seq),
+                )
+            for seq, error in failed:
+                run("UPDATE versions SET status = 'failed', error = ?, ended_at = ? WHERE seq = ?", (error, now, seq))
+
+    def retext(self, seq: int, text_sha256: str, chunks: int) -> None:
+        """A rebuild derived this canonical text for a current version (a newer parser may read it differently)."""
+        with self.transaction() as run:
+            run("UPDATE versions SET text_sha256 = ?, chunks = ? WHERE seq = ?", (text_sha256, chunks, seq))
+
+    def start_removal(self, documents: Sequence[str]) -> None:
+        """Decide that `documents` are gone: from here on no search shows them."""
+        now = _now()
+        with self.transaction() as run:
+            for document in documents:
+                run(
+                    "UPDATE versions SET status = 'removed', ended_at = ? WHERE seq = (SELECT current FROM documents "
+                    "WHERE id = ?)",
+                    (now, document),
+                )
+                run("UPDATE documents SET current = NULL, removing = 1 WHERE id = ?", (document,))
+
+    def finish_removal(self, documents: Sequence[str]) -> None:
+        """The index no longer holds any chunk of `documents`."""
+        with self.transaction() as run:
+            for document in documents:
+                run("UPDATE documents SET removing = 0 WHERE id = ?", (document,))
+
+    # --- plumbing -------------------------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """A transaction for the block: all of it or none. Yields the function that runs a statement."""
+        with self._lock, _translated(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection.execute
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _all(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        with self._lock, _translated(self.path):
+            return self._connection.execute(statement, values).fetchall()
+
+    def _one(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Row | None:
+        found = self._all(statement, values)
+        return found[0] if found else None
+
+    def _rows(self, statement: str, values: Sequence[Any] = ()) -> list[VersionRow]:
+        return [_version_row(row) for row in self._all(statement, values)]
+
+    def _row(self, statement: str, values: Sequence[Any] = ()) -> VersionRow | None:
+        found = self._rows(statement, values)
+        return found[0] if found else None
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(f"the ledger {path} refused: {error}") from error
+
+
+def _version_row(row: sqlite3.Row) -> VersionRow:
+    values = dict(row)
+    values["metadata"] = json.loads(values["metadata"])
+    values["access"] = tuple(json.loads(values["access"]))
+    return VersionRow(**values)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
