@@ -15,10 +15,9 @@ from typing import Any
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from factform.errors import ModelError
-from factform.ids import sha256_json
 from factform.records import Contract, Passage, Prompt
 
-REFUSAL = {"status": "not_in_documents"}
+REFUSAL: dict[str, str] = {"status": "not_in_documents"}
 """The one object that says: the documents do not hold the answer."""
 
 PLAIN = Contract(
@@ -119,11 +118,6 @@ def prompted_instructions(instructions: str, schema: Mapping[str, Any]) -> str:
     """What a model without an adapter is told: the behavior's instructions and the schema they are about."""
     plain = json.dumps(_without_marks(schema), ensure_ascii=False)
     return f"{instructions.strip()}\n\nJSON Schema of the answer:\n{plain}"
-
-
-def prompt_digest(prompt: Prompt) -> str:
-    """SHA-256 over the prompt's parts, block boundaries included."""
-    return sha256_json([prompt.header, list(prompt.blocks), prompt.tail])
 
 
 def _without_marks(value: Any) -> Any:

@@ -1,0 +1,318 @@
+"""The flow: search, select, write under the contract, cite, record, release.
+
+Knows nothing of files, settings or how its parts were opened: they come as callables in `Parts`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from factform.audit.record import AnswerRecord, candidates, generation_facts, prompt_digest, prompt_parts
+from factform.model.grammar import Constraint, validate_answer
+from factform.model.prompt import (
+    PLAIN,
+    PLAIN_INSTRUCTIONS,
+    REFUSAL,
+    ChatFormat,
+    prompted_instructions,
+    render,
+)
+from factform.records import (
+    AdapterInfo,
+    Answer,
+    AnswerStatus,
+    Behavior,
+    Citation,
+    Contract,
+    Generation,
+    Hit,
+    Mode,
+    Passage,
+    Prompt,
+    SearchResult,
+)
+
+
+class LanguageModel(Protocol):
+    """What writes: the local reader or a model behind HTTP."""
+
+    model: str
+    digest: str
+    chat: ChatFormat
+
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        adapter: str | None = None,
+        mode: Mode = "exact",
+        constraint: Constraint | None = None,
+        masked: bool = True,
+        max_tokens: int = 256,
+    ) -> Generation: ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the flow works with. `verify` reads the stored bytes again and says whether the span holds the quote;
+    `digest_of` gives the SHA-256 of a document version's bytes; `write` returns the record's id once it is durable.
+    """
+
+    search: Callable[[str], SearchResult]
+    verify: Callable[[Hit, int, int, str], bool]
+    digest_of: Callable[[str, str], str]
+    model: LanguageModel
+    write: Callable[[AnswerRecord], str]
+    keep_prompt: bool = True
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One question and how it is to be answered.
+
+    Without `adapter` the behavior's full instructions go into the prompt. `facts` False asks the model alone.
+    """
+
+    question: str
+    behavior: Behavior | None = None
+    adapter: AdapterInfo | None = None
+    facts: bool = True
+    mode: Mode = "exact"
+    passages: int = 4
+    max_tokens: int = 160
+    principal: str | None = None
+
+    @property
+    def contract(self) -> Contract:
+        return self.behavior.contract if self.behavior else PLAIN
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the model's text amounts to, before citations are checked."""
+
+    status: AnswerStatus
+    reason: str
+    answer: Mapping[str, Any] | None
+
+
+def answer(ask: Ask, parts: Parts) -> Answer:
+    """Answer one question: in contract, quoted verbatim and recorded, or a refusal with its reason.
+
+    The record is durable before this returns. Errors of the parts (a prompt too long, a broken store) are raised.
+    """
+    started = time.perf_counter()
+    found = parts.search(ask.question) if ask.facts else SearchResult((), {})
+    hits = select(found.hits, ask.passages)
+    passages = as_passages(hits)
+    prompt = make_prompt(ask, passages, parts.model.chat)
+    before_model = time.perf_counter()
+    written = write(ask, prompt, passages, parts.model) if passages or not ask.facts else None
+    outcome = read_output(written, ask.contract) if written else NOTHING_FOUND
+    outcome, citations = cite(outcome, ask.contract, passages, hits, parts.verify)
+    ms = timings(started, before_model, found, written)
+    record = make_record(ask, parts, hits, passages, prompt, written, outcome, citations, ms)
+    return release(ask, parts, record, written, parts.write(record))
+
+
+NOTHING_FOUND = Outcome("not_in_documents", "no document matched the question", dict(REFUSAL))
+
+
+def select(hits: Sequence[Hit], passages: int) -> tuple[Hit, ...]:
+    """The same hits, the best `passages` of them marked as kept, the others with the reason they were not."""
+    return tuple(
+        replace(h, kept=True, reason=f"among the best {passages}")
+        if place < passages
+        else replace(h, kept=False, reason=f"place {place + 1} of {len(hits)}; the prompt holds {passages}")
+        for place, h in enumerate(hits)
+    )
+
+
+def as_passages(hits: Sequence[Hit]) -> tuple[Passage, ...]:
+    """Kept hits under labels "1", "2", … in order of rank."""
+    return tuple(Passage(str(i), hit.chunk) for i, hit in enumerate((h for h in hits if h.kept), 1))
+
+
+def make_prompt(ask: Ask, passages: Sequence[Passage], chat: ChatFormat) -> Prompt:
+    """With an adapter the prompt carries no instructions, only the behavior's name; without, all of them."""
+    if ask.adapter and ask.behavior:
+        return render(ask.question, passages, chat, trigger=ask.behavior.name)
+    instructions = (
+        prompted_instructions(ask.behavior.instructions, ask.behavior.contract.schema)
+        if ask.behavior
+        else PLAIN_INSTRUCTIONS
+    )
+    return render(ask.question, passages, chat, instructions=instructions)
+
+
+def write(
+    ask: Ask, prompt: Prompt, passages: Sequence[Passage], model: LanguageModel, *, masked: bool = True
+) -> Generation:
+    """The model's text under the contract's grammar (or, not `masked`, its free text watched against the contract)."""
+    return model.generate(
+        prompt,
+        adapter=ask.adapter.name if ask.adapter else None,
+        mode=ask.mode,
+        constraint=Constraint(ask.contract, tuple(passages)),
+        masked=masked,
+        max_tokens=ask.max_tokens,
+    )
+
+
+def read_output(written: Generation, contract: Contract) -> Outcome:
+    """The contract object in the model's text, the refusal, or why it is neither."""
+    if written.stop == "length":
+        return Outcome("refused", f"the answer did not end within {written.completion_tokens} tokens", None)
+    value, problems = validate_answer(written.text, contract)
+    if value is None or problems:
+        return Outcome("refused", f"the answer is not in contract: {'; '.join(problems)}", None)
+    if value == REFUSAL:
+        return Outcome("not_in_documents", "the model found no answer in the passages", value)
+    return Outcome("answered", "", value)
+
+
+def cite(
+    outcome: Outcome,
+    contract: Contract,
+    passages: Sequence[Passage],
+    hits: Sequence[Hit],
+    verify: Callable[[Hit, int, int, str], bool],
+) -> tuple[Outcome, tuple[Citation, ...]]:
+    """Each quote tied to the exact span it stands in; labels become document ids. One bad quote refuses the answer.
+
+    Without passages (asked without facts) nothing is cited.
+    """
+    if outcome.status != "answered" or outcome.answer is None or not passages:
+        return outcome, ()
+    by_label = {p.label: hit for p, hit in zip(passages, (h for h in hits if h.kept), strict=True)}
+    released, citations = dict(outcome.answer), []
+    for quote_path, source_path in zip(contract.quote_paths, contract.source_paths, strict=True):
+        label, quote = str(_at(outcome.answer, source_path)), str(_at(outcome.answer, quote_path))
+        hit = by_label.get(label)
+        place = hit.chunk.text.find(quote) if hit and quote else -1
+        if hit is None or place < 0:
+            reason = f"the quote {quote[:80]!r} is not in passage {label!r}"
+            return Outcome("refused", reason, None), ()
+        citation = _citation(hit, place, quote, verify)
+        if not citation.verified:
+            reason = f"the stored bytes of {hit.chunk.document} no longer hold the quote: run `factform doctor`"
+            return Outcome("refused", reason, None), ()
+        citations.append(citation)
+        released = _replaced(released, source_path, hit.chunk.document)
+    return replace(outcome, answer=released), tuple(citations)
+
+
+def _citation(hit: Hit, place: int, quote: str, verify: Callable[[Hit, int, int, str], bool]) -> Citation:
+    chunk = hit.chunk
+    start = chunk.start + place
+    return Citation(
+        document=chunk.document,
+        version=chunk.version,
+        page=chunk.page,
+        start=start,
+        end=start + len(quote),
+        quote=quote,
+        verified=verify(hit, start, start + len(quote), quote),
+        chunk=chunk.id,
+        title=chunk.title,
+    )
+
+
+def timings(started: float, before_model: float, found: SearchResult, written: Generation | None) -> dict[str, float]:
+    """Milliseconds: search without rerank, rerank, question in to first token, question in to checked answer."""
+    now = time.perf_counter()
+    rerank = found.ms.get("rerank", 0.0)
+    until_model = (before_model - started) * 1e3
+    first = until_model + (written.ms["first_token"] if written else 0.0)
+    return {
+        "search": found.ms.get("total", 0.0) - rerank,
+        "rerank": rerank,
+        "first_token": first,
+        "generate": written.ms["total"] if written else 0.0,
+        "total": (now - started) * 1e3,
+    }
+
+
+def make_record(
+    ask: Ask,
+    parts: Parts,
+    hits: Sequence[Hit],
+    passages: Sequence[Passage],
+    prompt: Prompt,
+    written: Generation | None,
+    outcome: Outcome,
+    citations: tuple[Citation, ...],
+    ms: Mapping[str, float],
+) -> AnswerRecord:
+    """Everything that led to this answer."""
+    versions = sorted({(h.chunk.document, h.chunk.version) for h in hits})
+    return AnswerRecord(
+        question=ask.question,
+        status=outcome.status,
+        reason=outcome.reason,
+        answer=outcome.answer,
+        model=parts.model.digest,
+        adapter=ask.adapter.digest if ask.adapter else None,
+        behavior=ask.behavior.name if ask.behavior else None,
+        mode=ask.mode,
+        prompt_sha256=prompt_digest(prompt),
+        prompt=prompt_parts(prompt, passages, parts.keep_prompt),
+        output=written.text if written else "",
+        generation=generation_facts(written) if written else {},
+        ms=ms,
+        candidates=candidates(hits),
+        documents=tuple({"document": d, "version": v, "sha256": parts.digest_of(d, v)} for d, v in versions),
+        citations=citations,
+        principal=ask.principal,
+    )
+
+
+def release(ask: Ask, parts: Parts, record: AnswerRecord, written: Generation | None, record_id: str) -> Answer:
+    """The answer as the caller gets it, under the id of its durable record."""
+    return Answer(
+        question=ask.question,
+        answer=record.answer,
+        status=record.status,
+        reason=record.reason,
+        citations=record.citations,
+        record=record_id,
+        behavior=record.behavior,
+        adapter=ask.adapter.name if ask.adapter else None,
+        model=parts.model.model,
+        mode=ask.mode,
+        prompt_tokens=written.prompt_tokens if written else 0,
+        completion_tokens=written.completion_tokens if written else 0,
+        ms=record.ms,
+        interventions=written.interventions if written else None,
+    )
+
+
+def free_validity(ask: Ask, parts: Parts) -> bool:
+    """Would the model's own text, without the mask, be in contract? Nothing is recorded or released.
+
+    Quotes are then held to the schema only; white space around the text is the one liberty allowed.
+    """
+    hits = select(parts.search(ask.question).hits if ask.facts else (), ask.passages)
+    passages = as_passages(hits)
+    written = write(ask, make_prompt(ask, passages, parts.model.chat), passages, parts.model, masked=False)
+    value, problems = validate_answer(written.text.strip(), ask.contract)
+    return written.stop == "end" and value is not None and not problems
+
+
+def _at(value: Mapping[str, Any], path: Sequence[str]) -> Any:
+    for name in path:
+        value = value[name]
+    return value
+
+
+def _replaced(value: Mapping[str, Any], path: Sequence[str], leaf: Any) -> dict[str, Any]:
+    copy = json.loads(json.dumps(value))
+    inner = copy
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = leaf
+    return dict(copy)

@@ -1,0 +1,109 @@
+"""factform.toml: read strictly, with defaults for everything.
+
+Knows nothing of what the values are used for. Unknown keys are refused: a misspelt setting must not be ignored.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from factform.errors import ProjectError, SettingsError
+
+FILE = "factform.toml"
+STATE = ".factform"
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(BaseModel):
+    """Which models: a name the project knows, a Hugging Face id, a folder; or a URL for the language model."""
+
+    model_config = _STRICT
+    language: str = "smollm2-135m"
+    embedder: str = "minilm-l6"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    kv_budget_mb: int = Field(1024, ge=16)
+    url: str = ""
+    api_key_env: str = ""
+    timeout_s: float = Field(60.0, gt=0)
+
+
+class FactsSettings(BaseModel):
+    """How documents are cut and found. Ids of files are paths relative to `root` (itself relative to the project)."""
+
+    model_config = _STRICT
+    root: str = "."
+    chunk_tokens: int = Field(160, ge=16, le=480)
+    passages: int = Field(4, ge=1, le=8)
+    max_file_mb: int = Field(50, ge=1)
+    writer_wait_s: float = Field(10.0, ge=0)
+
+
+class AnswerSettings(BaseModel):
+    """How plain questions are answered and what a record keeps."""
+
+    model_config = _STRICT
+    max_tokens: int = Field(160, ge=8)
+    keep_prompt: bool = True
+
+
+class TrainSection(BaseModel):
+    """How adapters are trained; see `form/train.py` for what each value does."""
+
+    model_config = _STRICT
+    rank: int = Field(16, ge=1, le=256)
+    alpha: float = Field(32.0, gt=0)
+    learning_rate: float = Field(1e-3, gt=0)
+    batch: int = Field(8, ge=1)
+    accumulate: int = Field(1, ge=1)
+    epochs: float = Field(2.0, gt=0)
+    steps: int = Field(0, ge=0)
+    seed: int = 0
+    twins: float = Field(1.0, ge=0, le=1)
+    unanswerable: float = Field(0.25, ge=0, le=0.6)
+    held_out: int = Field(16, ge=4)
+    check_every: int = Field(50, ge=1)
+
+
+class Settings(BaseModel):
+    """All of factform.toml."""
+
+    model_config = _STRICT
+    model: ModelSettings = ModelSettings()
+    facts: FactsSettings = FactsSettings()
+    answer: AnswerSettings = AnswerSettings()
+    train: TrainSection = TrainSection()
+
+
+def load_settings(project: Path) -> Settings:
+    """Settings of the project in `project`.
+
+    Raises ProjectError where there is no factform.toml, SettingsError naming file, key and value otherwise.
+    """
+    path = project / FILE
+    if not path.is_file():
+        raise ProjectError(f"no {FILE} in {project}: create a project there with `factform init --project {project}`")
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not valid TOML: {error}") from error
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
+        raise SettingsError(f"{path}: {problems}") from error
+
+
+TEMPLATE = """# Settings of this Factform project; every value is optional. docs/reference.md lists them all.
+[model]
+language = "smollm2-135m"   # a known name, a Hugging Face id, a folder; or set url for an OpenAI-compatible server
+embedder = "minilm-l6"
+
+[facts]
+root = "."                  # document ids of files are paths relative to this folder
+passages = 4                # passages given to the model for a plain question
+"""
