@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -95,7 +96,8 @@ def write_report(path: Path | str, body: Mapping[str, Any]) -> None:
         part.write_text(text + "\n", encoding="utf-8")
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be the very thing that is not there
+            part.unlink()
         raise FactformError(f"the report {path} cannot be written: {error.strerror or error}") from error
 
 

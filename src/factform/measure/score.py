@@ -172,7 +172,8 @@ def quotes(case: Case, seen: Observation, contract: Contract | None) -> tuple[Qu
 
     A quote supports when its document is one of the case's (where they are named) and it holds what makes the answer
     right: one of `answers`, or a value of `expected` that stands in the expected quote as well (a number, if any does);
-    where no value does (all are codes), at least half of the expected quote's words. In unanswerable cases nothing supports.
+    where no value does (all are codes), at least half of the expected quote's words. In unanswerable cases nothing
+    supports.
     """
     if seen.error is not None or seen.status != "answered":
         return ()
