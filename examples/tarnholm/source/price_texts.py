@@ -1,0 +1,163 @@
+"""The price lists' articles and conditions, and the prose around them.
+
+Knows nothing of how they are turned into sections.
+"""
+
+from typing import Any
+
+ITEM_SENTENCES = (
+    "The {i} is listed at EUR {v}.",
+    "For the {i} we charge EUR {v}.",
+    "The list price of the {i} is EUR {v}.",
+    "In {y} the {i} costs EUR {v}.",
+    "The {i} is available at EUR {v} net.",
+    "The price for the {i} has been set at EUR {v}.",
+    "The {i} comes to EUR {v} without tax.",
+)
+
+CONDITIONS: dict[str, dict[str, Any]] = {
+    "min_order": {
+        "names": ("minimum order value", "smallest order value"), "words": ("minimum order",),
+        "sentences": ("The minimum order value is {v}.", "Orders must reach a minimum order value of {v} net."),
+    },
+    "small_order": {
+        "names": ("surcharge for small orders", "small-order surcharge"), "words": ("small order", "small-order"),
+        "sentences": ("A small-order surcharge of {v} is added below that value.", "For small orders a handling charge of {v} is invoiced."),
+    },
+    "express": {
+        "names": ("express surcharge", "surcharge for express handling"), "words": ("express",),
+        "sentences": ("Express handling carries a surcharge of {v} on the list price.", "For express orders we add {v} to the price."),
+    },
+    "delivery": {
+        "names": ("usual delivery time", "standard delivery time"), "words": ("delivery time", "leave the warehouse"),
+        "sentences": ("The usual delivery time is {v} from the order confirmation.", "Goods leave the warehouse within {v}, which is the standard delivery time."),
+    },
+    "packing": {
+        "names": ("packing charge", "charge for packing"), "words": ("packing charge", "packing is charged"),
+        "sentences": ("A packing charge of {v} applies to each pallet.", "Packing is charged at {v} for each consignment."),
+    },
+    "volume": {
+        "names": ("volume discount", "discount for large volumes"), "words": ("volume discount",),
+        "sentences": ("A volume discount of {v} is granted from ten units of the same article.", "Customers with a frame order receive a volume discount of {v}."),
+    },
+    "validity": {
+        "names": ("validity of quotations", "validity period of quotations"), "words": ("quotations",),
+        "sentences": ("Quotations based on this list remain valid for {v}.", "Our quotations are binding for {v} from their date."),
+    },
+    "increase": {
+        "names": ("average price increase over the previous list", "average increase over the previous list"), "words": ("on average", "previous list"),
+        "sentences": ("Compared with the previous list, prices have risen by {v} on average.", "On average, prices are {v} higher than in the previous list."),
+    },
+    "payment": {
+        "names": ("payment term", "payment period"), "words": ("payable", "payment term", "payment is due"),
+        "sentences": ("Invoices are payable within {v} without deduction.", "Payment is due {v} after the invoice date."),
+    },
+    "price_hold": {
+        "names": ("notice given before price changes", "notice period for price changes"), "words": ("price changes", "changes in price"),
+        "sentences": ("Price changes within the year are announced {v} ahead.", "We announce changes in price {v} before they take effect."),
+    },
+}  # fmt: skip
+
+FILLERS: dict[str, Any] = {
+    "opening": (
+        "This list covers {l} and replaces all earlier editions.",
+        "It is meant for trade customers and operators with a frame order.",
+        "All prices are net, in euros, ex works, and without value added tax.",
+        "The {y} edition was shortened: articles that nobody ordered are no longer shown.",
+        "Articles that are not shown can be requested from the sales desk.",
+        "Where an article is sold in several versions, the price refers to the standard version.",
+        "Local taxes and duties are the buyer's business outside the customs union.",
+        "Printed copies are sent on request, and the file on the customer portal is the binding one.",
+        "Questions about the list are answered by the depot in your region.",
+    ),
+    "table": (
+        "The table shows the articles asked for most often.",
+        "Article numbers stay the same over the years so that stored orders keep working.",
+        "Drawings for every article can be called up on the customer portal.",
+        "Prices include the printed manual and the test sheet.",
+        "Articles are shown in the order in which they appear in the catalog.",
+        "Where a number ends in a letter, the letter stands for the sealing.",
+    ),
+    "more": ("Further articles", "Additional articles", "More from the range", "Also available"),
+    "further": ("Accessories and options", "Special versions and options", "Supplements", "Options"),
+    "items": (
+        "It is kept in stock in the central warehouse.",
+        "Fitting is not included and is arranged with the nearest depot.",
+        "The item is delivered ready to connect, with cable and plug.",
+        "Please state the serial number of the machine with the order.",
+        "Customers with older plants should ask whether an adapter is needed.",
+        "This article has proved itself in rental service and was taken over into the range.",
+        "Demand has been steady, so we have kept the packing unit unchanged.",
+        "A drawing is supplied on request.",
+        "Technical data can be found in the product note.",
+        "It may be combined with every other article in this section.",
+        "Used parts are taken back and recycled.",
+        "The version with a longer cable is made to order.",
+        "Our application desk helps with the selection.",
+    ),
+    "Ordering and delivery": (
+        "Orders reach us through the portal, by mail or through the depot.",
+        "An order is binding when our confirmation has been sent.",
+        "Part deliveries are made only if the customer agrees.",
+        "Collection at the warehouse is possible on working days after a call.",
+        "Dates for large units are agreed one by one.",
+        "Pallets are exchanged or charged at cost.",
+        "Goods are insured in transit up to the agreed place.",
+        "Please check the consignment for damage while the driver is still there.",
+    ),
+    "Discounts, payment and validity": (
+        "Discounts cannot be combined with project prices.",
+        "Resellers receive their own terms, which are set out in the reseller letter.",
+        "Errors in this list give no claim to delivery at the printed price.",
+        "Goods remain our property until they have been paid for in full.",
+        "New customers pay the first order in advance.",
+        "Terms in frame orders take precedence over this list.",
+        "Please quote the customer number in every payment.",
+        "A credit check may be made before a large order is accepted.",
+    ),
+}
+
+LISTS: tuple[dict[str, Any], ...] = (
+    dict(id="prices/booster-and-centrifugal-2025.html", split="examples", label="booster and centrifugal pumps", year="2025", noun="Pump",
+         table=(("Torvik 25 standard", "TB-1025", "3,415"), ("Torvik 60 standard", "TB-1060", "8,940"), ("Hauk 200 standard", "HC-2200", "17,650")),
+         prose=(("Torvik 25 in bronze", "4,870"), ("Torvik 60 duplex set", "16,720"), ("Hauk 200 for sea water", "23,480"), ("Hauk 120", "11,235"),
+                ("Torvik base frame", "615"), ("Torvik pressure sensor kit", "248"), ("Hauk coupling guard", "187.50"), ("Hauk frequency converter", "4,395")),
+         conditions=dict(min_order="150 EUR", small_order="28 EUR", delivery="25 days", volume="7 percent", validity="60 days", increase="3.4 percent"),
+         absent=("Torvik 40", "Hauk 350")),
+    dict(id="prices/booster-and-centrifugal-2026.pdf", split="examples", label="booster and centrifugal pumps", year="2026", noun="Pump",
+         table=(("Torvik 25 standard", "TB-1025", "3,560"), ("Torvik 60 standard", "TB-1060", "9,215"), ("Hauk 200 standard", "HC-2200", "18,190")),
+         prose=(("Torvik 25 in bronze", "5,045"), ("Torvik 60 duplex set", "17,380"), ("Hauk 200 for sea water", "24,630"), ("Hauk 120", "11,590"),
+                ("Torvik base frame", "642"), ("Torvik pressure sensor kit", "259"), ("Hauk coupling guard", "196.50"), ("Hauk frequency converter", "4,520")),
+         conditions=dict(min_order="175 EUR", express="12 percent", delivery="23 days", volume="6.5 percent", increase="3.7 percent", payment="30 days"),
+         absent=("Torvik 90", "Hauk 275")),
+    dict(id="prices/submersible-and-borehole-2026.md", split="cases", label="submersible and borehole pumps", year="2026", noun="Pump",
+         table=(("Skelda 110 standard", "SS-3110", "12,870"), ("Dype 75 standard", "DB-4075", "10,325"), ("Kvern 90 standard", "KG-5090", "2,985")),
+         prose=(("Skelda 110 with cutting ring", "13,940"), ("Skelda 50", "6,475"), ("Dype 75 in stainless steel", "14,280"), ("Dype 120", "16,845"),
+                ("Kvern pit chamber", "1,735"), ("Skelda guide rail set", "864"), ("Dype cable splice kit", "92.40"), ("Kvern alarm unit", "318")),
+         conditions=dict(min_order="220 EUR", packing="64 EUR", delivery="32 days", volume="5.5 percent", validity="45 days", increase="4.1 percent"),
+         absent=("Skelda 180", "Dype 200")),
+    dict(id="prices/water-treatment-2026.md", split="examples", label="water treatment units", year="2026", noun="Unit",
+         table=(("Vannor 8 standard", "VF-6008", "15,480"), ("Maren 15 standard", "MU-7015", "5,760"), ("Ryst 5 standard", "RD-8005", "1,295")),
+         prose=(("Vannor 20", "27,340"), ("Maren 40", "9,865"), ("Ryst 5 twin set", "2,410"), ("Vannor backwash controller", "1,845"),
+                ("Maren replacement lamp", "274"), ("Maren quartz sleeve", "138.60"), ("Ryst suction lance", "83.20"), ("Vannor media refill", "1,160")),
+         conditions=dict(small_order="36 EUR", express="18 percent", delivery="40 days", validity="75 days", payment="21 days", price_hold="8 weeks"),
+         absent=("Vannor 50", "Maren 5")),
+    dict(id="prices/spare-parts-2026.docx", split="cases", label="spare parts", year="2026", noun="Spare part",
+         table=(("Torvik shaft seal", "TB-9001", "126.80"), ("Hauk impeller", "HC-9014", "735"), ("Skelda cutter", "SS-9020", "412")),
+         prose=(("Skelda cable entry", "68.90"), ("Hauk bearing set", "294"), ("Dype thrust bearing", "526"), ("Torvik gasket kit", "39.40"),
+                ("Kvern grinder head", "347"), ("Ryst diaphragm", "57.30"), ("Vannor nozzle plate", "985"), ("Maren ballast unit", "231")),
+         conditions=dict(min_order="60 EUR", small_order="14.50 EUR", express="22 percent", delivery="4 days", packing="9.80 EUR", payment="14 days"),
+         absent=("Hauk oil cooler", "Torvik flywheel")),
+    dict(id="prices/service-rates-2026.md", split="examples", label="service work", year="2026", noun="Service",
+         table=(("field technician hour", "SV-0100", "118"), ("commissioning engineer hour", "SV-0200", "164"), ("workshop hour", "SV-0300", "97.50")),
+         prose=(("vibration measurement", "545"), ("yearly inspection of a booster station", "1,285"), ("thermal imaging report", "390"), ("pump alignment with laser", "475"),
+                ("remote monitoring connection", "52.50"), ("well camera survey", "1,940"), ("oil analysis", "84.60"), ("emergency call-out", "325")),
+         conditions=dict(express="45 percent", volume="9 percent", increase="4.6 percent", payment="18 days", price_hold="10 weeks", validity="90 days"),
+         absent=("diver hour", "hydraulic transient study")),
+    dict(id="prices/rental-2025.html", split="cases", label="rental equipment", year="2025", noun="Rental item",
+         table=(("weekly rental of a Hauk 200 pump", "RE-0210", "1,045"), ("weekly rental of a Skelda 110 rental pump", "RE-0220", "876"), ("weekly rental of a diesel power pack", "RE-0230", "1,390")),
+         prose=(("weekly rental of a flow meter", "143"), ("weekly rental of a mobile filter trailer", "2,165"), ("cleaning after rental", "268"), ("hose bridge", "36.70"),
+                ("set of suction hoses", "154.20"), ("fuel tank on a trailer", "417"), ("weekly rental of a control cabinet", "329"), ("night watch service", "582")),
+         conditions=dict(min_order="320 EUR", delivery="2 days", packing="47 EUR", volume="11 percent", payment="10 days", increase="2.9 percent"),
+         absent=("weekly rental of a vacuum truck", "weekly rental of a dewatering barge")),
+)  # fmt: skip

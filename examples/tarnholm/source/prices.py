@@ -1,0 +1,99 @@
+"""Price lists: tables of article prices, prices in prose, and the conditions of a list year.
+
+Knows nothing of product notes beyond the names of the machines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .common import Document, Draw, Fact, Miss, Section, Table, interleave, plain, row_quote
+from .price_texts import CONDITIONS, FILLERS, ITEM_SENTENCES, LISTS
+
+ITEM_FRAMES = (
+    "What does the {i} cost in the {y} price list?",
+    "What is the {y} list price of the {i}?",
+    "How much is the {i} according to the {y} price list?",
+    "Please quote the {y} list price of the {i}.",
+    "At which price is the {i} listed in {y}?",
+    "Price list {y}: how much is the {i}?",
+    "I need the {y} price of the {i}.",
+    "A customer wants the {i}. What is its list price in {y}?",
+)
+CONDITION_FRAMES = (
+    "What is the {np} in the {y} price list for {l}?",
+    "Which {np} applies in the {y} price list for {l}?",
+    "Price list {y} for {l}: what is the {np}?",
+    "Please state the {np} of the {y} price list for {l}.",
+    "According to the {l} price list {y}, what is the {np}?",
+    "What {np} does the {y} {l} price list name?",
+)
+
+
+@dataclass(frozen=True)
+class PriceList:
+    id: str
+    split: str
+    label: str
+    year: str
+    noun: str
+    table: tuple[tuple[str, str, str], ...]
+    prose: tuple[tuple[str, str], ...]
+    conditions: dict[str, str]
+    absent: tuple[str, ...]
+
+
+def build(draw: Draw) -> list[Document]:
+    return [document(draw, PriceList(**entry)) for entry in LISTS]
+
+
+def document(draw: Draw, p: PriceList) -> Document:
+    facts: list[Fact] = []
+    opening = " ".join(s.format(l=p.label, y=p.year) for s in draw.some(FILLERS["opening"], 4))
+    sections = [Section("About this list", (opening,))]
+    rows = tuple(p.table)
+    for item, article, price in rows:
+        facts.append(item_fact(p, item, price, row_quote((item, article, price)), table=True))
+    note = " ".join(draw.some(FILLERS["table"], 3))
+    sections.append(Section(f"{p.noun} {p.year}", (note, Table((p.noun, "Article", "Price in EUR"), rows))))
+    half = (len(p.prose) + 1) // 2
+    for heading, items in ((draw.one(FILLERS["more"]), p.prose[:half]), (draw.one(FILLERS["further"]), p.prose[half:])):
+        made = [item_fact(p, i, v, draw.one(ITEM_SENTENCES).format(i=i, v=v, y=p.year)) for i, v in items]
+        facts += made
+        sections.append(Section(heading, (interleave(draw, [f.quote for f in made], draw.some(FILLERS["items"], 4)),)))
+    for heading, names in (
+        ("Ordering and delivery", ("min_order", "small_order", "express", "delivery", "packing")),
+        ("Discounts, payment and validity", ("volume", "validity", "increase", "payment", "price_hold")),
+    ):
+        made = [condition_fact(draw, p, n) for n in names if n in p.conditions]
+        facts += made
+        if made:
+            text = interleave(draw, [f.quote for f in made], draw.some(FILLERS[heading], 4))
+            sections.append(Section(heading, (text,)))
+    title = f"Price list {p.year}: {p.label}"
+    byline = f"Tarnholm Hydraulics, sales desk. Valid from 1 January {p.year}. Classification: public."
+    return Document(p.id, "price", title, byline, tuple(sections), tuple(facts), misses(p), p.split)
+
+
+def item_fact(p: PriceList, item: str, price: str, quote: str, table: bool = False) -> Fact:
+    asked = tuple(f.format(i=item, y=p.year) for f in ITEM_FRAMES)
+    return Fact(f"{item}", "price", plain(price), "EUR", p.year, quote, asked, table)
+
+
+def condition_fact(draw: Draw, p: PriceList, name: str) -> Fact:
+    number, unit = p.conditions[name].split()
+    text = f"EUR {number}" if unit == "EUR" else f"{number} {unit}"
+    sentence = draw.one(CONDITIONS[name]["sentences"]).format(v=text)
+    return Fact(f"{p.label} {p.year}", name, plain(number), unit, p.year, sentence, condition_questions(p, name))
+
+
+def condition_questions(p: PriceList, name: str) -> tuple[str, ...]:
+    return tuple(f.format(np=np, y=p.year, l=p.label) for np in CONDITIONS[name]["names"] for f in CONDITION_FRAMES)
+
+
+def misses(p: PriceList) -> tuple[Miss, ...]:
+    """Conditions and articles this list does not have."""
+    missing = [n for n in CONDITIONS if n not in p.conditions]
+    conditions = [Miss(condition_questions(p, n), (p.id,), tuple(CONDITIONS[n]["words"])) for n in missing]
+    items = [Miss(tuple(f.format(i=i, y=p.year) for f in ITEM_FRAMES), (p.id,), (i,)) for i in p.absent]
+    return (*conditions, *items)
