@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from factform.errors import ContextTooLong, ModelError
-from factform.model.grammar import Constraint, GrammarTokenizer, Matcher, compile_grammar, compile_watch
+from factform.model.grammar import Constraint, Matcher, compile_constraint, compile_watch, grammar_tokenizer
 from factform.model.kv import BlockStore, place
 from factform.model.llama import StaticCache, Weights, forward, load_weights, logits
 from factform.model.lora import Adapter, cast, load_adapter
@@ -76,7 +76,7 @@ class Reader:
         self.weights, self.tokenizer, self.chat = weights, tokenizer, chat
         self.model, self.digest = model, digest
         self.end_token = _end_token(tokenizer, chat)
-        self.grammar_tokenizer = GrammarTokenizer.build(tokenizer, self.end_token)
+        self.grammar_tokenizer = grammar_tokenizer(tokenizer, self.end_token)
         store_dtype = kv_dtype or (torch.float16 if weights.dtype == torch.float32 else weights.dtype)
         self.store = BlockStore(weights, digest, budget=kv_budget, dtype=store_dtype)
         self.adapters: dict[str, Adapter] = {}
@@ -183,9 +183,8 @@ class Reader:
         if constraint is None:
             return None
         if not masked:
-            return Matcher(compile_watch(constraint.contract, self.grammar_tokenizer))
-        given = [(p.label, p.chunk.text) for p in constraint.passages]
-        return Matcher(compile_grammar(constraint.contract, given, self.grammar_tokenizer))
+            return compile_watch(constraint.contract, self.grammar_tokenizer).matcher()
+        return compile_constraint(constraint, self.grammar_tokenizer).matcher()
 
     def _cache(self, capacity: int) -> StaticCache:
         return StaticCache(self.weights.config, capacity, self.weights.dtype, self.weights.device)
@@ -229,7 +228,7 @@ class Reader:
         scores = logits(self.weights, hidden[-1])
         while True:
             own = int(scores.argmax())
-            token = int(matcher.mask(scores).argmax())
+            token = int(matcher.apply(scores.clone()).argmax())
             run.logprob += float(scores[token] - scores.logsumexp(-1))
             run.interventions += own != token
             run.tokens.append(token)

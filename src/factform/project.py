@@ -1,0 +1,481 @@
+"""Project: the public face. Opens settings, builds the parts, exposes the verbs.
+
+Knows nothing of the command line or HTTP. Parts are opened when first needed: listing adapters loads no model.
+"""
+
+from __future__ import annotations
+
+import platform
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from factform import __version__
+from factform.errors import BehaviorError, CaseError, ModelError, ProjectError
+from factform.records import AdapterInfo, Answer, Behavior, Case, Chunk, Mode, Receipt, SearchResult, Source
+from factform.settings import FILE, STATE, TEMPLATE, Settings, load_settings
+from factform.sources import read_jsonl, read_paths
+
+if TYPE_CHECKING:
+    from factform.answer import LanguageModel, Parts
+    from factform.audit.log import AuditLog
+    from factform.facts.store import DataLayer
+    from factform.form.gate import Verdict
+    from factform.measure.evaluate import AnswersReport
+    from factform.measure.retrieval import RetrievalReport
+    from factform.model.reader import Reader
+    from factform.tuning import Split, TuneReport
+
+Report = Callable[[str, int, int, str], None]
+"""Progress for people: stage, done, of how many (0: not known), a note."""
+
+CANDIDATES = 12
+"""Hits an answer's record keeps and training takes distractors from: thrice what a prompt holds."""
+
+PROMOTED = "promoted"
+"""Adapter of an ask that wants whatever its behavior has promoted."""
+
+
+def _silent(stage: str, done: int, total: int, note: str) -> None:
+    return None
+
+
+class Project:
+    """A folder with factform.toml. Use as a context manager, or call `close`.
+
+    >>> with Project.open("demo") as project:                      # doctest: +SKIP
+    ...     project.add(["documents"])
+    ...     answer = project.ask("What is the notice period?")
+    ...     answer.status, answer.citations
+    """
+
+    def __init__(self, folder: Path, settings: Settings, report: Report = _silent):
+        self.folder, self.settings, self.report = folder, settings, report
+        self.state = folder / STATE
+
+    @classmethod
+    def init(cls, folder: Path | str = ".") -> Project:
+        """Make `folder` a project: factform.toml and behaviors/. ProjectError where there is one already."""
+        path = Path(folder).absolute()
+        if (path / FILE).exists():
+            raise ProjectError(f"{path / FILE} is there already: this folder is a project")
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "behaviors").mkdir(exist_ok=True)
+        (path / FILE).write_text(TEMPLATE, "utf-8")
+        return cls(path, load_settings(path))
+
+    @classmethod
+    def open(cls, folder: Path | str = ".", report: Report = _silent) -> Project:
+        """The project in `folder`. Raises ProjectError, or SettingsError naming key and value."""
+        path = Path(folder).absolute()
+        return cls(path, load_settings(path), report)
+
+    def close(self) -> None:
+        """Give back what was opened."""
+        if "facts" in self.__dict__:
+            self.facts.close()
+            del self.__dict__["facts"]
+
+    def __enter__(self) -> Project:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- parts --------------------------------------------------------------------------------
+
+    @cached_property
+    def facts(self) -> DataLayer:
+        """The data layer."""
+        return self._open_facts(for_rebuild=False)
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        """The language model: a server if `model.url` is set, else the local reader."""
+        if not self.settings.model.url:
+            return self.reader
+        from factform.model.remote import RemoteModel
+
+        settings = self.settings.model
+        return RemoteModel(
+            url=settings.url,
+            model=settings.language,
+            api_key_env=settings.api_key_env or None,
+            timeout_s=settings.timeout_s,
+        )
+
+    @cached_property
+    def reader(self) -> Reader:
+        """The local language model. ModelError where the project uses a server."""
+        if self.settings.model.url:
+            raise ModelError(f"this needs local weights, but model.url is {self.settings.model.url!r}: unset it")
+        import torch
+
+        from factform.model.fetch import fetch_model
+        from factform.model.reader import Reader
+
+        name, dtype = self.settings.model.language, self.settings.model.dtype
+        files = fetch_model(name, progress=self._fetching)
+        return Reader.open(
+            files.folder,
+            model=name,
+            digest=files.digest,
+            dtype=None if dtype == "auto" else getattr(torch, dtype),
+            kv_budget=self.settings.model.kv_budget_mb << 20,
+        )
+
+    @cached_property
+    def audit(self) -> AuditLog:
+        """The record of every answer."""
+        from factform.audit.log import AuditLog
+
+        return AuditLog.open(self.state / "audit.db")
+
+    @property
+    def adapters_folder(self) -> Path:
+        return self.state / "adapters"
+
+    # --- facts --------------------------------------------------------------------------------
+
+    def add(self, paths: Sequence[Path | str] = (), *, jsonl: Path | str | None = None) -> list[Receipt]:
+        """Take in files, folders and JSONL rows; a receipt for each document, in order."""
+        facts = self.settings.facts
+        limit = facts.max_file_mb << 20
+        found: list[Source | Receipt] = list(
+            read_paths([Path(p) for p in paths], root=self.folder / facts.root, project=self.folder, max_bytes=limit)
+        )
+        if jsonl is not None:
+            found += read_jsonl(Path(jsonl))
+        return self.add_sources(found)
+
+    def add_sources(self, found: Sequence[Source | Receipt]) -> list[Receipt]:
+        """Take in sources; receipts of what could not even be read are passed through at their places."""
+        sources = [s for s in found if isinstance(s, Source)]
+        done = self.facts.add(sources, progress=lambda n, of, name: self.report("add", n, of, name)) if sources else []
+        added = iter(done)
+        return [next(added) if isinstance(s, Source) else s for s in found]
+
+    def remove(self, documents: Sequence[str]) -> list[Receipt]:
+        """Take documents out; no search finds them any more."""
+        return self.facts.remove(list(documents))
+
+    def search(self, question: str, *, k: int = 10) -> SearchResult:
+        """The `k` best passages."""
+        return self.facts.search(question, k=k)
+
+    def rebuild_index(self) -> dict[str, Any]:
+        """Make the index anew from the stored documents, with the present embedder and chunk size."""
+        self.close()
+        with self._open_facts(for_rebuild=True) as facts:
+            return facts.rebuild(lambda done, of, name: self.report("rebuild", done, of, name))
+
+    # --- answers ------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        question: str,
+        *,
+        behavior: str | None = None,
+        adapter: str | None = PROMOTED,
+        facts: bool = True,
+        mode: Mode | None = None,
+        principal: str | None = None,
+    ) -> Answer:
+        """Answer a question. `adapter` is "promoted", a registered one, or None for the prompted base.
+
+        `mode` defaults to "reuse" with an adapter (it was trained to read reused blocks), else to "exact".
+        """
+        from factform.answer import Ask, answer
+
+        if not question.strip():
+            raise CaseError("the question is empty: write a question")
+        form = self.behavior(behavior) if behavior else None
+        worn = self._worn(form, adapter)
+        ask = Ask(
+            question=question,
+            behavior=form,
+            adapter=worn,
+            facts=facts,
+            mode=mode or ("reuse" if worn and not self.settings.model.url else "exact"),
+            passages=form.passages if form else self.settings.facts.passages,
+            max_tokens=form.max_tokens if form else self.settings.answer.max_tokens,
+            principal=principal,
+        )
+        return answer(ask, self.parts())
+
+    def parts(self) -> Parts:
+        """What the answer flow works with."""
+        from factform.answer import Parts
+
+        return Parts(
+            search=lambda question: self.facts.search(question, k=CANDIDATES),
+            verify=lambda hit, start, end, quote: self.facts.verify_span(
+                hit.chunk.document,
+                hit.chunk.version,
+                start,
+                end,
+                quote,
+                hit.chunk.sha256,
+                hit.chunk.start,
+                hit.chunk.end,
+            ),
+            digest_of=self.facts.digest_of,
+            model=self.model,
+            write=self.audit.write,
+            keep_prompt=self.settings.answer.keep_prompt,
+        )
+
+    # --- form ---------------------------------------------------------------------------------
+
+    def behavior(self, name: str) -> Behavior:
+        """The behavior `behaviors/<name>/`, checked. BehaviorError with every problem at once."""
+        from factform.form.behavior import load_behavior
+
+        folder = self.folder / "behaviors" / name
+        if not folder.is_dir():
+            known = sorted(p.name for p in (self.folder / "behaviors").glob("*/")) or ["none"]
+            raise BehaviorError(name, [f"behaviors/{name}: there is no such folder; there are {', '.join(known)}"])
+        return load_behavior(folder)
+
+    def tune(self, name: str, *, steps: int = 0, epochs: float = 0.0, seed: int | None = None) -> TuneReport:
+        """Train an adapter for a behavior on its examples and register it. It is not promoted by that."""
+        from factform.form.train import TrainSettings
+        from factform.tuning import tune
+
+        behavior, section = self.behavior(name), self.settings.train
+        settings = TrainSettings(
+            rank=section.rank,
+            alpha=section.alpha,
+            learning_rate=section.learning_rate,
+            batch=section.batch,
+            accumulate=section.accumulate,
+            epochs=epochs or section.epochs,
+            steps=steps or section.steps,
+            seed=section.seed if seed is None else seed,
+            check_every=section.check_every,
+        )
+        return tune(
+            behavior,
+            self.split(behavior),
+            self.reader,
+            self._retrieve,
+            self.facts.chunks_of,
+            settings,
+            twins=section.twins,
+            unanswerable=section.unanswerable,
+            work=self.state / "training",
+            adapters=self.adapters_folder,
+            lineage={"factform": __version__, "model": self.settings.model.language},
+            report=self.report,
+        )
+
+    def split(self, behavior: Behavior) -> Split:
+        """The behavior's examples by use: training, checks while training, and the gate (twice as many)."""
+        from factform.tuning import split_examples
+
+        held_out = self.settings.train.held_out
+        return split_examples(behavior.examples, check=held_out, gate=2 * held_out, seed=self.settings.train.seed)
+
+    def gate(self, name: str, adapter: str | None = None) -> tuple[AdapterInfo, Verdict, AnswersReport]:
+        """Compare an adapter (the newest one if not named) with the prompted base on held-out examples."""
+        from factform.form import registry
+        from factform.tuning import judge
+
+        behavior = self.behavior(name)
+        info = registry.get(self.adapters_folder, adapter) if adapter else self._newest(name)
+        cases = self.split(behavior).gate
+        report = self._evaluate(cases, behavior, info, ("facts", "both"), check_free=True)
+        verdict = judge(report)
+        registry.record_verdict(self.adapters_folder, info.digest, verdict)
+        return info, verdict, report
+
+    def promote(self, name: str, adapter: str | None = None, *, force: bool = False, reason: str = "") -> AdapterInfo:
+        """Let a behavior use an adapter (the newest if not named) that its gate passed."""
+        from factform.form import registry
+
+        ref = adapter or self._newest(name).digest
+        return registry.promote(self.adapters_folder, name, ref, force=force, reason=reason)
+
+    def rollback(self, name: str) -> AdapterInfo:
+        """Let a behavior use the adapter it used before."""
+        from factform.form import registry
+
+        return registry.rollback(self.adapters_folder, name)
+
+    def adapters(self, name: str | None = None) -> list[AdapterInfo]:
+        """All registered adapters, oldest first."""
+        from factform.form import registry
+
+        return registry.list_adapters(self.adapters_folder, name)
+
+    # --- numbers ------------------------------------------------------------------------------
+
+    def evaluate_answers(
+        self,
+        cases: Path | str | Sequence[Case],
+        *,
+        behavior: str | None = None,
+        adapter: str | None = PROMOTED,
+        arms: Sequence[str] = ("base", "facts", "form", "both"),
+        limit: int = 0,
+        check_free: bool = True,
+    ) -> AnswersReport:
+        """Every case in every arm, with intervals. `limit` takes the first so many cases."""
+        from factform.measure.cases import read_cases
+
+        read = read_cases(cases) if isinstance(cases, Path | str) else tuple(cases)
+        form = self.behavior(behavior) if behavior else None
+        worn = self._worn(form, adapter)
+        return self._evaluate(read[: limit or None], form, worn, tuple(arms), check_free=check_free)
+
+    def evaluate_retrieval(self, queries: Path | str, qrels: Path | str, *, k: int = 100) -> RetrievalReport:
+        """Ranking quality on BEIR style files; hits are chunks, judged by their documents."""
+        from factform.measure.cases import read_qrels, read_queries
+        from factform.measure.retrieval import evaluate_retrieval
+
+        def search(question: str, depth: int) -> list[tuple[str, float]]:
+            # A document may own several chunks: ask for more than `depth` so that as many documents come back.
+            hits = self.facts.search(question, k=2 * depth).hits
+            return [(hit.chunk.document, hit.score) for hit in hits]
+
+        return evaluate_retrieval(
+            read_queries(Path(queries)),
+            read_qrels(Path(qrels)),
+            search,
+            k=k,
+            progress=lambda done, of: self.report("evaluate", done, of, ""),
+        )
+
+    # --- health -------------------------------------------------------------------------------
+
+    def doctor(self) -> dict[str, Any]:
+        """What a person who looks after the project wants to know; `problems` is empty when all is well."""
+        from factform.form import registry
+
+        problems: list[str] = []
+        facts = self.facts.status()
+        if not facts["consistent"]:
+            problems.append("the index does not hold what the ledger says: run `factform index rebuild`")
+        problems += self.audit.verify()
+        for info in self.adapters():
+            try:
+                registry.verify(self.adapters_folder, info.digest)
+            except Exception as error:
+                problems.append(str(error))
+        return {
+            "problems": problems,
+            "facts": facts,
+            "adapters": len(self.adapters()),
+            "behaviors": sorted(p.name for p in (self.folder / "behaviors").glob("*/")),
+            "machine": machine(),
+        }
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _evaluate(
+        self,
+        cases: Sequence[Case],
+        behavior: Behavior | None,
+        adapter: AdapterInfo | None,
+        arms: Sequence[str],
+        *,
+        check_free: bool,
+    ) -> AnswersReport:
+        from factform.evaluation import ArmSettings, make_arms
+        from factform.measure.evaluate import evaluate_answers
+        from factform.model.prompt import PLAIN
+
+        settings = ArmSettings(
+            behavior=behavior,
+            adapter=adapter,
+            passages=behavior.passages if behavior else self.settings.facts.passages,
+            max_tokens=behavior.max_tokens if behavior else self.settings.answer.max_tokens,
+            tuned_mode="exact" if self.settings.model.url else "reuse",
+            check_free=check_free,
+        )
+        if adapter:
+            self._put_on(adapter)
+        return evaluate_answers(
+            cases,
+            make_arms(arms, settings, self.parts()),
+            contract=behavior.contract if behavior else PLAIN,
+            progress=lambda arm, done, of: self.report(f"evaluate {arm}", done, of, ""),
+        )
+
+    def _worn(self, behavior: Behavior | None, adapter: str | None) -> AdapterInfo | None:
+        """The adapter meant, checked and loaded; None where the behavior has none or none is wanted."""
+        from factform.form import registry
+
+        if adapter is None:
+            return None
+        if adapter == PROMOTED:
+            digest = registry.promoted(self.adapters_folder, behavior.name) if behavior else None
+            if digest is None:
+                return None
+            adapter = digest
+        if behavior is None:
+            raise CaseError(f"adapter {adapter!r} belongs to a behavior: say which with --behavior")
+        info = registry.get(self.adapters_folder, adapter)
+        if info.behavior != behavior.name:
+            raise CaseError(f"adapter {info.name} belongs to behavior {info.behavior!r}, not to {behavior.name!r}")
+        self._put_on(info)
+        return replace(info, promoted=registry.promoted(self.adapters_folder, behavior.name) == info.digest)
+
+    def _put_on(self, info: AdapterInfo) -> None:
+        from factform.form import registry
+
+        if self.settings.model.url:
+            return  # a server knows its adapters by their immutable names
+        if info.base != self.reader.digest:
+            raise ModelError(
+                f"adapter {info.name} was made for base {info.base[:12]}, this project's model is "
+                f"{self.reader.digest[:12]}: tune it again for this model"
+            )
+        self.reader.put_on(info.name, registry.adapter_folder(self.adapters_folder, info))
+
+    def _newest(self, name: str) -> AdapterInfo:
+        from factform.errors import RegistryError
+
+        found = self.adapters(name)
+        if not found:
+            raise RegistryError(f"behavior {name!r} has no adapter yet: run `factform tune {name}`")
+        return max(found, key=lambda info: (info.created, info.digest))
+
+    def _retrieve(self, question: str) -> list[Chunk]:
+        return [hit.chunk for hit in self.facts.search(question, k=CANDIDATES).hits]
+
+    def _open_facts(self, *, for_rebuild: bool) -> DataLayer:
+        from factform.facts.embed import Embedder
+        from factform.facts.store import DataLayer
+        from factform.model.fetch import fetch_model
+
+        files = fetch_model(self.settings.model.embedder, progress=self._fetching)
+        return DataLayer.open(
+            self.state,
+            Embedder.open(files.folder),
+            chunk_tokens=self.settings.facts.chunk_tokens,
+            wait_s=self.settings.facts.writer_wait_s,
+            for_rebuild=for_rebuild,
+        )
+
+    def _fetching(self, name: str, done: int, total: int) -> None:
+        self.report("fetch", done, total, name)
+
+
+def machine() -> dict[str, Any]:
+    """What this machine computes with."""
+    import torch
+
+    from factform.model.reader import fast_dtype
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "dtype": str(fast_dtype()).removeprefix("torch."),
+        "cuda": torch.cuda.is_available(),
+        "sqlite": sqlite3.sqlite_version,
+    }

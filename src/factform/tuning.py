@@ -1,0 +1,238 @@
+"""Tuning and gating composed: examples and the live retriever in, a registered adapter and a verdict out.
+
+Knows nothing of settings files or the command line. Held-out examples choose the checkpoint and feed the gate; the
+behavior's cases are never looked at here: they are for measuring what came out.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from factform.errors import TrainingError
+from factform.form import registry
+from factform.form.dataset import ChunksOf, Retrieve, RowProblem, TrainingRow, build_rows
+from factform.form.gate import Scores, Verdict, decide
+from factform.form.guard import Problem, lint_rows, split_rows
+from factform.form.train import Check, Progress, TrainResult, TrainSettings, encode_rows, train
+from factform.ids import sha256_json
+from factform.measure.evaluate import AnswersReport
+from factform.measure.metrics import field_scores
+from factform.model.grammar import Constraint, validate_answer
+from factform.model.lora import Adapter, save_adapter
+from factform.model.prompt import render
+from factform.model.reader import Reader
+from factform.records import AdapterInfo, Behavior, Case
+
+Report = Callable[[str, int, int, str], None]
+"""Progress for people: stage, done, of how many, a note."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples by what they are for; no document is in two of them."""
+
+    train: tuple[Case, ...]
+    check: tuple[Case, ...]
+    gate: tuple[Case, ...]
+
+
+@dataclass(frozen=True)
+class TuneReport:
+    """What a tuning run did. `refused` are rows the guard or the builder kept out, each with its reason."""
+
+    adapter: AdapterInfo
+    rows: int
+    rows_by_origin: Mapping[str, int]
+    refused: tuple[Mapping[str, str], ...]
+    steps: int
+    best_step: int
+    first_loss: float
+    last_loss: float
+    checks: tuple[Check, ...]
+    seconds: Mapping[str, float]
+    tokens_per_s: float
+
+
+def split_examples(examples: Sequence[Case], *, check: int, gate: int, seed: int) -> Split:
+    """Split by document: whole documents go to the gate, then to the checks, the rest trains.
+
+    Unanswerable examples have no document; they are dealt out in the same shares.
+    """
+    by_group: dict[str, list[Case]] = {}
+    for case in examples:
+        by_group.setdefault(case.documents[0] if case.documents else f"none/{case.id}", []).append(case)
+    groups = sorted(by_group)
+    random.Random(seed).shuffle(groups)
+    parts: dict[str, list[Case]] = {"gate": [], "check": [], "train": []}
+    for group in groups:
+        place = "gate" if len(parts["gate"]) < gate else "check" if len(parts["check"]) < check else "train"
+        room = {"gate": gate, "check": check, "train": len(examples)}[place] - len(parts[place])
+        # A document with more cases than there is room for gives only those: the others are not trained on either.
+        parts[place].extend(by_group[group][:room])
+    if not parts["train"]:
+        raise TrainingError(
+            f"{len(examples)} examples leave none to train on after {check} for checks and {gate} for the gate: "
+            "add examples, or lower train.held_out"
+        )
+    return Split(tuple(parts["train"]), tuple(parts["check"]), tuple(parts["gate"]))
+
+
+def tune(
+    behavior: Behavior,
+    split: Split,
+    reader: Reader,
+    retrieve: Retrieve,
+    chunks_of: ChunksOf,
+    settings: TrainSettings,
+    *,
+    twins: float,
+    unanswerable: float,
+    work: Path,
+    adapters: Path,
+    lineage: Mapping[str, Any],
+    report: Report | None = None,
+) -> TuneReport:
+    """Build the rows, train, register. `work` keeps the checkpoint: the same call again goes on where it stopped.
+
+    Raises TrainingError where nothing is left to train on or the run must not go on.
+    """
+    started = time.perf_counter()
+    say = report or (lambda *_: None)
+    rows, problems = build_rows(
+        behavior,
+        split.train,
+        retrieve,
+        chunks_of,
+        seed=settings.seed,
+        twins=twins,
+        unanswerable=unanswerable,
+        progress=lambda done, total: say("rows", done, total, ""),
+    )
+    found = lint_rows(rows, behavior.contract, behavior.cases, behavior.instructions)
+    kept, refused = split_rows(rows, found)
+    reasons = _reasons(refused, problems)
+    if not kept:
+        raise TrainingError(f"none of {len(rows)} rows may be trained on; the first reason: {reasons[:1]}")
+    encoded = encode_rows(kept, reader, behavior.name)
+    checks, _ = build_rows(behavior, split.check, retrieve, chunks_of, seed=settings.seed, twins=0, unanswerable=0)
+    built = time.perf_counter()
+    result = train(
+        encoded,
+        reader,
+        settings,
+        folder=work / sha256_json([behavior.digest, settings.seed])[:16],
+        checker=make_checker(behavior, checks, reader),
+        progress=lambda p: say("train", p.step, p.steps, describe(p)),
+    )
+    trained = time.perf_counter()
+    info = register(behavior, result, reader, settings, kept, adapters, lineage)
+    return TuneReport(
+        adapter=info,
+        rows=len(kept),
+        rows_by_origin={o: sum(r.origin == o for r in kept) for o in ("example", "twin", "withheld")},
+        refused=tuple(reasons),
+        steps=result.steps,
+        best_step=result.best_step,
+        first_loss=result.losses[0],
+        last_loss=sum(result.losses[-10:]) / len(result.losses[-10:]),
+        checks=result.checks,
+        seconds={"rows": built - started, "train": trained - built, "total": time.perf_counter() - started},
+        tokens_per_s=result.trained_tokens / result.seconds,
+    )
+
+
+def make_checker(behavior: Behavior, rows: Sequence[TrainingRow], reader: Reader) -> Callable[[Adapter, int], Check]:
+    """A check on held-out rows in the serving mode: `valid` is the share written without a single correction by the
+    mask (a lower bound of free validity), `score` the mean share of leaves that are right, quote and source included.
+    """
+
+    def check(adapter: Adapter, step: int) -> Check:
+        reader.set_adapter("in-training", adapter)
+        valid, score = 0.0, 0.0
+        for row in rows:
+            written = reader.generate(
+                render(row.question, row.passages, reader.chat, trigger=behavior.name),
+                adapter="in-training",
+                mode="reuse",
+                constraint=Constraint(behavior.contract, row.passages),
+                max_tokens=behavior.max_tokens,
+            )
+            value, problems = validate_answer(written.text, behavior.contract)
+            valid += written.interventions == 0 and not problems and written.stop == "end"
+            score += _leaf_share(row, value)
+        n = max(1, len(rows))
+        return Check(step, valid / n, score / n, len(rows))
+
+    return check
+
+
+def _leaf_share(row: TrainingRow, value: Mapping[str, Any] | None) -> float:
+    if value is None or row.output_object is None:
+        return 0.0
+    right = field_scores(row.output_object, value, ())
+    return sum(right.values()) / max(1, len(right))
+
+
+def register(
+    behavior: Behavior,
+    result: TrainResult,
+    reader: Reader,
+    settings: TrainSettings,
+    rows: Sequence[TrainingRow],
+    adapters: Path,
+    lineage: Mapping[str, Any],
+) -> AdapterInfo:
+    """Put the trained adapter into the registry with how it was made."""
+    with tempfile.TemporaryDirectory() as name:
+        save_adapter(result.adapter, Path(name), {})
+        new = registry.NewAdapter(
+            behavior=behavior.name,
+            behavior_digest=behavior.digest,
+            base=reader.digest,
+            lineage={
+                **lineage,
+                "settings": asdict(settings),
+                "rows": len(rows),
+                "data": sha256_json([[r.id, r.question, [p.chunk.sha256 for p in r.passages], r.output] for r in rows]),
+            },
+            metrics={"best_step": result.best_step, "steps": result.steps, "checks": [asdict(c) for c in result.checks]},
+            times={"train_s": round(result.seconds, 1)},
+        )
+        return registry.add(adapters, Path(name), new)
+
+
+def judge(report: AnswersReport, *, candidate: str = "both", baseline: str = "facts", seed: int = 0) -> Verdict:
+    """The gate's verdict from an evaluation of both arms on the same held-out examples."""
+    return decide(_scores(report, candidate), _scores(report, baseline), seed=seed)
+
+
+def _scores(report: AnswersReport, arm: str) -> Scores:
+    rows = [row for row in report.rows if row.arm == arm]
+    return Scores(
+        cases=tuple(row.id for row in rows),
+        valid=tuple(row.scores.valid for row in rows),
+        field_accuracy=tuple(row.scores.field_accuracy for row in rows),
+        grounded=tuple(row.scores.grounded if row.answerable else row.scores.refusal for row in rows),
+    )
+
+
+def describe(progress: Progress) -> str:
+    """One line about a running training."""
+    check = progress.check
+    held_out = f" · held-out valid {check.valid:.0%}, right {check.score:.0%} (n={check.n})" if check else ""
+    return f"loss {progress.loss:.3f} · {progress.tokens_per_s:.0f} tok/s{held_out}"
+
+
+def _reasons(
+    refused: Sequence[tuple[TrainingRow, Sequence[Problem]]], problems: Sequence[RowProblem]
+) -> list[dict[str, str]]:
+    return [
+        *({"row": p.row, "kind": p.kind, "detail": p.detail} for _, found in refused for p in found),
+        *({"row": p.id, "kind": "quote", "detail": p.detail} for p in problems),
+    ]
