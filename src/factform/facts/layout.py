@@ -1,0 +1,122 @@
+"""Canonical text put together from pieces, and the plain-text reader: what every format's reader ends in.
+
+Knows nothing of formats, files or chunks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from factform.records import Block, PageSpan
+
+Kind = Literal["heading", "paragraph", "list", "table", "code"]
+
+_BLANK_LINES = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*)+")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A block before its place in the text is known. A table has `rows`, one line each, instead of `text`."""
+
+    kind: Kind
+    text: str = ""
+    level: int = 0
+    rows: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a reader found: canonical text, its structure, and the title the format itself states, if any."""
+
+    text: str
+    blocks: tuple[Block, ...]
+    title: str | None = None
+    pages: tuple[PageSpan, ...] = ()
+
+
+def squeeze(text: str) -> str:
+    """`text` as one line: every run of white space becomes one space."""
+    return " ".join(text.split())
+
+
+def table_row(cells: Iterable[str]) -> str:
+    """A table row as a line: `| a | b |`. Cells must be single lines; a pipe inside one stays as the reader sees it."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def assemble(pieces: Sequence[Piece], offset: int = 0) -> tuple[str, tuple[Block, ...]]:
+    """Text of the pieces with a blank line between them, and their blocks; block spans start at `offset`."""
+    parts: list[str] = []
+    blocks: list[Block] = []
+    at = offset
+    for piece in pieces:
+        body = "\n".join(piece.rows) if piece.rows else piece.text
+        start, end = trimmed(body, 0, len(body))
+        if start == end:
+            continue
+        if blocks:
+            parts.append("\n\n")
+            at += 2
+        parts.append(body[start:end])
+        length = end - start
+        rows = tuple((at + s, at + e) for s, e in line_spans(parts[-1])) if piece.rows else ()
+        blocks.append(Block(at, at + length, piece.kind, piece.level, rows))
+        at += length
+    return "".join(parts), tuple(blocks)
+
+
+def line_spans(text: str) -> list[tuple[int, int]]:
+    """Spans of the lines of `text` that hold something, without the white space around it."""
+    spans: list[tuple[int, int]] = []
+    at = 0
+    for line in text.split("\n"):
+        start, end = trimmed(text, at, at + len(line))
+        if start < end:
+            spans.append((start, end))
+        at += len(line) + 1
+    return spans
+
+
+def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """The span without white space at both ends; empty (start == end) when there is nothing else in it."""
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
+def paragraph_blocks(text: str, start: int, end: int) -> list[Block]:
+    """Paragraphs of `text[start:end]`: pieces between blank lines."""
+    blocks: list[Block] = []
+    at = start
+    for gap in _BLANK_LINES.finditer(text, start, end):
+        _append_paragraph(blocks, text, at, gap.start())
+        at = gap.end()
+    _append_paragraph(blocks, text, at, end)
+    return blocks
+
+
+def _append_paragraph(blocks: list[Block], text: str, start: int, end: int) -> None:
+    start, end = trimmed(text, start, end)
+    if start < end:
+        blocks.append(Block(start, end, "paragraph"))
+
+
+def heading_text(raw: str, level: int) -> str:
+    """A Markdown heading without its marks: `## Pay ##` or `Pay` over a line of dashes; anything else as it is."""
+    lines = raw.split("\n")
+    if len(lines) > 1 and level in (1, 2) and set(lines[-1].strip()) == {"=" if level == 1 else "-"}:
+        return " ".join(" ".join(lines[:-1]).split())
+    atx = re.match(rf"#{{{level}}}(?:[ \t]+|$)", raw) if level else None
+    if not atx:
+        return " ".join(raw.split())
+    return " ".join(re.sub(r"(?:^|[ \t]+)#+[ \t]*$", "", raw[atx.end() :]).split())
+
+
+def read_text(text: str) -> Layout:
+    """Plain text as it is, with a block for each paragraph."""
+    return Layout(text, tuple(paragraph_blocks(text, 0, len(text))))

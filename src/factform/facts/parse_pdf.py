@@ -1,0 +1,159 @@
+"""PDF into text in reading order: characters from PDFium, put together by `pdf_layout`.
+
+Knows nothing of other formats or chunks. PDFium is not thread-safe: everything that touches it holds one lock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import threading
+from collections import Counter
+from dataclasses import dataclass
+
+import pypdfium2
+import pypdfium2.raw as pdfium
+
+from factform.errors import DocumentError
+from factform.facts.layout import Layout, assemble
+from factform.facts.pdf_layout import Glyph, body_size, heading_sizes, page_lines, page_pieces
+from factform.records import Block, PageSpan
+
+_LOCK = threading.Lock()
+_UNKNOWN = "\ufffd"
+_TAIL = 2048
+"""Bytes at the end of a file in which its end marker must stand (viewers look through 1,024)."""
+
+
+def read_pdf(data: bytes) -> Layout:
+    """Layout of a PDF with a span for each page, empty for a page without text.
+
+    Glyphs without a character are kept as U+FFFD; a file in which they are more than a fifth is refused, because
+    its text layer says nothing.
+    """
+    if b"%PDF-" not in data[:1024]:
+        raise DocumentError("not a PDF file: no %PDF- at its start")
+    with _LOCK:
+        pages, title = _read_pages(data)
+    _check_text(pages)
+    lines = [page_lines(p.glyphs) for p in pages]
+    every = [line for page in lines for line in page]
+    headings = heading_sizes(every, body_size(every))
+    texts: list[str] = []
+    blocks: list[Block] = []
+    spans: list[PageSpan] = []
+    at = 0
+    for number, page in enumerate(lines, 1):
+        text, found = assemble(page_pieces(page, headings), at)
+        if text:
+            text += "\n\n"
+        texts.append(text)
+        blocks += found
+        spans.append(PageSpan(number, at, at + len(text)))
+        at += len(text)
+    return Layout("".join(texts), tuple(blocks), title, tuple(spans))
+
+
+@dataclass(frozen=True)
+class _Page:
+    glyphs: list[Glyph]
+    has_image: bool
+
+
+def _read_pages(data: bytes) -> tuple[list[_Page], str | None]:
+    document = _open(data)
+    try:
+        if len(document) == 0:
+            raise DocumentError("empty PDF: it has no pages")
+        try:
+            title = document.get_metadata_value("Title").removeprefix("Microsoft Word - ")
+        except (pypdfium2.PdfiumError, UnicodeDecodeError):
+            title = ""
+        return [_read_page(document, index) for index in range(len(document))], title or None
+    finally:
+        document.close()
+
+
+def _open(data: bytes) -> pypdfium2.PdfDocument:
+    try:
+        document = pypdfium2.PdfDocument(data)
+    except pypdfium2.PdfiumError as error:
+        if getattr(error, "err_code", None) == pdfium.FPDF_ERR_PASSWORD:
+            raise DocumentError(
+                "encrypted PDF: it opens only with a password; remove it and add the file again"
+            ) from error
+        raise DocumentError(f"damaged or truncated PDF: {error}") from error
+    if b"%%EOF" not in data[-_TAIL:]:
+        # PDFium rebuilds what is left of such a file, and the pages that are not left are lost without a word.
+        document.close()
+        raise DocumentError(f"truncated PDF: no %%EOF in its last {_TAIL} bytes; fetch the whole file again")
+    return document
+
+
+def _read_page(document: pypdfium2.PdfDocument, index: int) -> _Page:
+    try:
+        page = document[index]
+        try:
+            has_image = any(True for _ in page.get_objects([pdfium.FPDF_PAGEOBJ_IMAGE], max_depth=3))
+            text = page.get_textpage()
+            try:
+                return _Page(_read_glyphs(text), has_image)
+            finally:
+                text.close()
+        finally:
+            page.close()
+    except pypdfium2.PdfiumError as error:
+        raise DocumentError(f"damaged PDF: page {index + 1} of {len(document)} cannot be read ({error})") from error
+
+
+def _read_glyphs(text: pypdfium2.PdfTextPage) -> list[Glyph]:
+    """Glyphs in the file's order, turned so that the angle most of them are written at is horizontal."""
+    total = text.count_chars()
+    angles = [pdfium.FPDFText_GetCharAngle(text, i) for i in range(total)]
+    common = Counter(round(a, 2) for a in angles).most_common(1)
+    turn = common[0][0] if common else 0.0
+    cos, sin = math.cos(turn), math.sin(turn)
+    x, y = ctypes.c_double(), ctypes.c_double()
+    box, matrix = pdfium.FS_RECTF(), pdfium.FS_MATRIX()
+    glyphs: list[Glyph] = []
+    for i in range(total):
+        char = _character(pdfium.FPDFText_GetUnicode(text, i))
+        pdfium.FPDFText_GetCharOrigin(text, i, x, y)
+        pdfium.FPDFText_GetLooseCharBox(text, i, box)
+        pdfium.FPDFText_GetMatrix(text, i, matrix)
+        size = pdfium.FPDFText_GetFontSize(text, i) * math.hypot(matrix.c, matrix.d)
+        across = [cx * cos + cy * sin for cx in (box.left, box.right) for cy in (box.bottom, box.top)]
+        glyphs.append(
+            Glyph(
+                char=char,
+                x0=min(across),
+                x1=max(across),
+                y=y.value * cos - x.value * sin,
+                size=size,
+                turned=abs(math.remainder(angles[i] - turn, 2 * math.pi)) > 0.02,
+                generated=pdfium.FPDFText_IsGenerated(text, i) == 1,
+            )
+        )
+    return glyphs
+
+
+def _character(code: int) -> str:
+    """The character of a code PDFium reports. A hyphen at the end of a line comes as U+0002 or a noncharacter."""
+    if code in (0x02, 0xFFFE, 0xFFFF):
+        return "-"
+    if 0xD800 <= code < 0xE000 or code > 0x10FFFF or (code < 0x20 and code not in (0x09, 0x0A, 0x0D)) or code == 0x7F:
+        return _UNKNOWN
+    return chr(code)
+
+
+def _check_text(pages: list[_Page]) -> None:
+    counts = Counter(g.char for p in pages for g in p.glyphs if not g.char.isspace())
+    if not counts:
+        if any(p.has_image for p in pages):
+            raise DocumentError(f"scanned PDF without a text layer ({len(pages)} page(s)): run OCR and add the result")
+        raise DocumentError(f"empty PDF: no text in {len(pages)} page(s), and no image that might hold any")
+    total = counts.total()
+    if counts[_UNKNOWN] * 5 > total:
+        raise DocumentError(
+            f"PDF with an unusable text layer: {counts[_UNKNOWN]:,} of {total:,} glyphs have no character; run OCR"
+        )

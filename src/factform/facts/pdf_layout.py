@@ -1,0 +1,384 @@
+"""Glyphs with places on a page into headings, paragraphs, lists and tables: geometry only.
+
+Knows nothing of PDF files or PDFium. Lengths are in points, y grows upwards; the order of glyphs is the file's, which
+is the reading order in what word processors write, and is trusted across columns and pages.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import median
+
+from factform.facts.layout import Kind, Piece, squeeze, table_row
+
+WIDE = 1.0
+"""A gap of this many font sizes between words is a gap between cells; justified text stays below it."""
+HEADING = 1.15
+"""A line this many times the body's size is a heading."""
+CELL_LINES = 12
+"""A cell with more lines is taken for a column of text."""
+
+_BULLET = re.compile(r"[\u2022\u25cf\u25aa\u25e6\u2023\u25a0\u25a1\u27a2\u2013\u2014\uf0b7\uf0a7*-](?=\s|$)")
+_NUMBER = re.compile(r"(?:\(?(?:[0-9]{1,3}|[A-Za-z]|[ivx]{1,4})[.)])(?=\s|$)")
+_STOP = re.compile(r"""[.!?:;]["'\u201d\u2019)]*$""")
+
+
+@dataclass(frozen=True, slots=True)
+class Glyph:
+    """One character: from `x0` to `x1` on the baseline `y`. `turned`: not written along the page's main direction.
+    `generated`: white space the text layer does not hold, added because there is a gap."""
+
+    char: str
+    x0: float
+    x1: float
+    y: float
+    size: float
+    turned: bool = False
+    generated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Text on one baseline without wide gaps: a line of a paragraph, or of a table's cell."""
+
+    text: str
+    x0: float
+    x1: float
+    y: float
+    size: float
+    turned: bool = False
+
+
+_Cell = tuple[Line, ...]
+_Row = tuple[_Cell, ...]
+
+
+# --- lines ----------------------------------------------------------------------------------
+
+
+def page_lines(glyphs: Sequence[Glyph]) -> list[Line]:
+    """Lines of a page in the file's order. Every glyph that is not white space is in one."""
+    lines: list[Line] = []
+    held: list[Glyph] = []
+    last: Glyph | None = None
+    for glyph in glyphs:
+        if glyph.char in "\r\n":
+            if glyph.char == "\n":
+                _append_line(lines, held)
+                held, last = [], None
+            continue
+        if not glyph.char.isspace():
+            if last and not _follows(last, glyph):
+                _append_line(lines, held)
+                held = []
+            last = glyph
+        held.append(glyph)
+    _append_line(lines, held)
+    return lines
+
+
+def _follows(last: Glyph, glyph: Glyph) -> bool:
+    if last.turned or glyph.turned:
+        return last.turned and glyph.turned
+    size = max(last.size, glyph.size, 1.0)
+    near = abs(glyph.y - last.y) <= 0.6 * size  # superscripts belong to their line
+    return near and glyph.x0 - last.x1 <= WIDE * size and glyph.x0 >= last.x0 - 0.5 * size
+
+
+def _append_line(lines: list[Line], glyphs: list[Glyph]) -> None:
+    """Adds a line, or lengthens the last one if this goes on from it: text layers may break a line anywhere."""
+    marks = [g for g in glyphs if not g.char.isspace()]
+    if not marks:
+        return
+    text = squeeze("".join(g.char for g in glyphs))
+    size, y = Counter((round(max(g.size, 1.0), 1), round(g.y, 1)) for g in marks).most_common(1)[0][0]
+    line = Line(text, min(g.x0 for g in marks), max(g.x1 for g in marks), y, size, marks[0].turned)
+    if lines and not line.turned and not lines[-1].turned:
+        last = lines[-1]
+        gap, both = line.x0 - last.x1, max(line.size, last.size)
+        if abs(line.y - last.y) <= 0.3 * both and -0.2 * both <= gap <= WIDE * both:
+            joined = f"{last.text} {text}"
+            main = last if len(last.text) >= len(text) else line
+            lines[-1] = replace(main, text=joined, x0=min(last.x0, line.x0), x1=max(last.x1, line.x1))
+            return
+    lines.append(line)
+
+
+def body_size(lines: Iterable[Line]) -> float:
+    """The font size most characters are set in; 0.0 without any."""
+    weights: Counter[float] = Counter()
+    for line in lines:
+        if not line.turned:
+            weights[_rounded(line.size)] += len(line.text)
+    return max(weights, key=lambda size: (weights[size], -size)) if weights else 0.0
+
+
+def heading_sizes(lines: Iterable[Line], body: float) -> tuple[float, ...]:
+    """Sizes that mark headings, the largest first: a size's place is its heading level."""
+    sizes = {_rounded(line.size) for line in lines if not line.turned}
+    return tuple(sorted((s for s in sizes if s >= body * HEADING), reverse=True))
+
+
+def _rounded(size: float) -> float:
+    return round(size * 2) / 2
+
+
+# --- pieces ---------------------------------------------------------------------------------
+
+
+def page_pieces(lines: Sequence[Line], headings: Sequence[float]) -> list[Piece]:
+    """Pieces of a page in reading order."""
+    pieces: list[Piece] = []
+    text: list[Line] = []
+    for part in _tables(_rows(_cells(lines))):
+        if isinstance(part, Piece):
+            pieces += _paragraphs(text, lines, headings)
+            pieces.append(part)
+            text = []
+        else:
+            text += part
+    return _joined_lists(pieces + _paragraphs(text, lines, headings))
+
+
+def _joined_lists(pieces: list[Piece]) -> list[Piece]:
+    joined: list[Piece] = []
+    for piece in pieces:
+        if piece.kind == "list" and joined and joined[-1].kind == "list":
+            joined[-1] = Piece("list", f"{joined[-1].text}\n{piece.text}")
+        else:
+            joined.append(piece)
+    return joined
+
+
+# --- tables ---------------------------------------------------------------------------------
+
+
+def _cells(lines: Sequence[Line]) -> list[_Cell]:
+    """Lines stacked closely and aligned with each other: what would be one cell if it stood in a table."""
+    cells: list[_Cell] = []
+    for line in lines:
+        if cells and _stacks(cells[-1][-1], line):
+            cells[-1] = (*cells[-1], line)
+        else:
+            cells.append((line,))
+    return cells
+
+
+def _stacks(above: Line, line: Line) -> bool:
+    size = max(above.size, line.size)
+    if above.turned or line.turned or abs(above.size - line.size) > 0.1 * size:
+        return False
+    aligned = (line.x0 - above.x0, line.x1 - above.x1, (line.x0 + line.x1 - above.x0 - above.x1) / 2)
+    return 0.5 * size < above.y - line.y <= 1.5 * size and min(abs(a) for a in aligned) < 0.5 * size
+
+
+def _rows(cells: Sequence[_Cell]) -> list[_Row]:
+    """Cells side by side, in the file's order. What is not beside another is a row of one cell."""
+    rows: list[_Row] = []
+    for cell in cells:
+        if rows and (before := _beside(rows[-1], cell)) is not None:
+            kept, left = before
+            rows[-1:] = [((*kept,),)] if kept else []
+            rows.append((*left, cell))
+        else:
+            rows.append((cell,))
+    return rows
+
+
+def _beside(row: _Row, cell: _Cell) -> tuple[_Cell, _Row] | None:
+    """The row that `cell` continues to the right, and lines above that row which belong to the text before it."""
+    if cell[0].turned or len(cell) > CELL_LINES:
+        return None
+    left = row[-1]
+    if len(row) > 1:
+        return ((), row) if _is_beside(left, cell) else None
+    for cut in range(len(left)):  # a paragraph right above a table looks like part of its first cell
+        if _is_beside(left[cut:], cell):
+            return left[:cut], (left[cut:],)
+    return None
+
+
+def _is_beside(left: _Cell, cell: _Cell) -> bool:
+    if left[0].turned or len(left) > CELL_LINES:
+        return False
+    size = max(left[0].size, cell[0].size)
+    if min(c.x0 for c in cell) < max(c.x1 for c in left) + 0.8 * WIDE * size:
+        return False
+    tops = [c[0].y + 0.8 * c[0].size for c in (left, cell)]
+    bottoms = [c[-1].y - 0.2 * c[-1].size for c in (left, cell)]
+    shared = min(tops) - max(bottoms)
+    return shared > 0.5 * min(tops[0] - bottoms[0], tops[1] - bottoms[1])
+
+
+def _tables(rows: Sequence[_Row]) -> list[Piece | list[Line]]:
+    """Tables as pieces, all else as lines. A table is two rows or more, or one row of three cells or more."""
+    parts: list[Piece | list[Line]] = []
+    at = 0
+    while at < len(rows):
+        end = _table_end(rows, at)
+        many = sum(len(r) > 1 for r in rows[at:end])
+        if many > 1 or (many and len(rows[at]) > 2):
+            parts.append(Piece("table", rows=tuple(_table_rows(rows[at:end]))))
+            at = end
+        else:
+            parts.append(_plain_lines(rows[at]))
+            at += 1
+    return parts
+
+
+def _table_end(rows: Sequence[_Row], start: int) -> int:
+    """Index behind the last row of the table that starts at `start`; `start` itself if no row of cells does."""
+    if len(rows[start]) < 2 or _is_item(rows[start]):
+        return start
+    end = at = start + 1
+    while at < len(rows) and _continues(rows[at - 1], rows[at]) and not _is_item(rows[at]):
+        at += 1
+        if len(rows[at - 1]) > 1:
+            end = at
+        elif not _lies_within(rows[at - 1], rows[start:end]):
+            break
+    return end
+
+
+def _is_item(row: _Row) -> bool:
+    """Whether a row is a list item: a mark, and the text beside it."""
+    if len(row) != 2 or len(row[0]) != 1:
+        return False
+    mark = row[0][0].text
+    return any(m and m.end() == len(mark) for m in (_BULLET.match(mark), _NUMBER.match(mark)))
+
+
+def _continues(above: _Row, row: _Row) -> bool:
+    """Whether a row stands right below another."""
+    size = max(above[0][0].size, row[0][0].size)
+    gap = min(c[-1].y for c in above) - max(c[0].y for c in row)
+    return not row[0][0].turned and 0.5 * size < gap <= 4.0 * size
+
+
+def _lies_within(row: _Row, table: Sequence[_Row]) -> bool:
+    """Whether the single cell of a row stands under the table's cells and is no wider than they are together."""
+    x0, x1 = _reach([row])
+    left, right = _reach(table)
+    return left - 2 <= x0 and x1 <= right + 2 and len(row[0]) <= 3 and abs(row[0][0].size - table[-1][0][0].size) < 1
+
+
+def _reach(rows: Iterable[_Row]) -> tuple[float, float]:
+    lines = [line for row in rows for cell in row for line in cell]
+    return min(line.x0 for line in lines), max(line.x1 for line in lines)
+
+
+def _table_rows(rows: Sequence[_Row]) -> list[str]:
+    """Rows as lines, with empty cells where a row has fewer cells than the widest one."""
+    width = max(len(r) for r in rows)
+    full = [r for r in rows if len(r) == width]
+    columns = [_reach([(r[i],) for r in full]) for i in range(width)]
+    return [table_row(_placed(row, columns)) for row in rows]
+
+
+def _placed(row: _Row, columns: Sequence[tuple[float, float]]) -> list[str]:
+    texts = [" ".join(line.text for line in cell) for cell in row]
+    if len(row) == len(columns):
+        return texts
+    places = [_column(_reach([(cell,)]), columns) for cell in row]
+    if any(a >= b for a, b in pairwise(places)):
+        return texts
+    placed = [""] * len(columns)
+    for place, text in zip(places, texts, strict=True):
+        placed[place] = text
+    return placed
+
+
+def _column(reach: tuple[float, float], columns: Sequence[tuple[float, float]]) -> int:
+    """The column a cell shares most width with, or is nearest to; the leftmost of equals."""
+    shared = [min(reach[1], c[1]) - max(reach[0], c[0]) for c in columns]
+    return max(range(len(columns)), key=lambda i: (shared[i], -i))
+
+
+def _plain_lines(row: _Row) -> list[Line]:
+    """A row that is in no table: one line if its cells stand on one baseline, else its cells' lines one by one."""
+    if _is_item(row):
+        first = row[1][0]
+        text = f"{row[0][0].text} {first.text}"
+        return [replace(first, text=text, x0=row[0][0].x0), *row[1][1:]]
+    if len(row) > 1 and all(len(cell) == 1 for cell in row):
+        x0, x1 = _reach([row])
+        return [replace(row[0][0], text=" ".join(cell[0].text for cell in row), x0=x0, x1=x1)]
+    return [line for cell in row for line in cell]
+
+
+# --- paragraphs -----------------------------------------------------------------------------
+
+
+def _paragraphs(text: Sequence[Line], page: Sequence[Line], headings: Sequence[float]) -> list[Piece]:
+    """Paragraphs, headings and lists of consecutive lines. `page` tells the usual leading and where columns end."""
+    if not text:
+        return []
+    leading = _leading(text)
+    pieces: list[Piece] = []
+    held = text[0].text
+    kind = _kind(text[0], headings)
+    for above, line in pairwise(text):
+        joint = _joint(above, line, leading, page, kind)
+        if joint == "\n\n":
+            pieces.append(_piece(held, kind, headings, above))
+            held, kind = line.text, _kind(line, headings)
+        else:
+            held += joint + line.text
+    return [*pieces, _piece(held, kind, headings, text[-1])]
+
+
+def _kind(line: Line, headings: Sequence[float]) -> Kind:
+    if not line.turned and _rounded(line.size) in headings:
+        return "heading"
+    return "list" if _starts_item(line) else "paragraph"
+
+
+def _starts_item(line: Line) -> bool:
+    return bool(_BULLET.match(line.text) or _NUMBER.match(line.text))
+
+
+def _piece(text: str, kind: Kind, headings: Sequence[float], line: Line) -> Piece:
+    if kind == "heading" and len(text) <= 200 and any(c.isalpha() for c in text):
+        return Piece("heading", squeeze(text), min(headings.index(_rounded(line.size)) + 1, 6))
+    return Piece("paragraph" if kind == "heading" else kind, text)
+
+
+def _leading(lines: Sequence[Line]) -> float:
+    """The usual distance between baselines, in font sizes."""
+    drops = [(a.y - b.y) / a.size for a, b in pairwise(lines) if abs(a.size - b.size) < 0.1 * a.size]
+    drops = [d for d in drops if 0.8 <= d <= 2.2]
+    return min(median(drops), 1.8) if drops else 1.25
+
+
+def _joint(above: Line, line: Line, leading: float, page: Sequence[Line], kind: Kind) -> str:
+    """What stands between two lines: a space in a paragraph, "\\n" where the author broke the line, else "\\n\\n"."""
+    size = max(above.size, line.size)
+    drop = above.y - line.y
+    if above.turned or line.turned:
+        return " " if above.turned and line.turned else "\n\n"
+    if abs(above.size - line.size) > 0.12 * size or drop > leading * size * 1.25 or drop < 0.3 * size:
+        return "\n\n"
+    if min(above.x1, line.x1) <= max(above.x0, line.x0):
+        return "\n\n"
+    if kind == "heading":
+        return " "
+    if _starts_item(line) and (kind == "list" or _breaks(above, line, page)):
+        return "\n" if kind == "list" else "\n\n"
+    ended = bool(_STOP.search(above.text))
+    indented = line.x0 - above.x0 > size and abs(line.x0 + line.x1 - above.x0 - above.x1) > size
+    if kind == "paragraph" and ended and indented:
+        return "\n\n"
+    if not _breaks(above, line, page):
+        return " "
+    return "\n\n" if ended and kind == "paragraph" else "\n"
+
+
+def _breaks(above: Line, line: Line, page: Sequence[Line]) -> bool:
+    """Whether a line was ended by its author: the next line's first word would still have fitted on it."""
+    right = max(p.x1 for p in page if not p.turned and abs(p.x0 - above.x0) <= 2 * above.size)
+    word = len(line.text.split(" ", 1)[0]) / len(line.text) * (line.x1 - line.x0)
+    return above.x1 + 0.5 * above.size + word < right
