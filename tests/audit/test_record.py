@@ -232,6 +232,14 @@ def test_every_column_is_guarded(log: AuditLog, column: str, value: object) -> N
     assert log.verify()
 
 
+def test_the_last_link_is_guarded_though_nothing_follows_it(log: AuditLog) -> None:
+    record_id = log.write(record())
+    tamper(log, "UPDATE record SET link = ?", ("0" * 64,))
+    assert log.verify() == [f"record 1 ({record_id}): its link is not the hash of its record and the link before"]
+    with pytest.raises(RecordError, match="damaged"):
+        log.show(record_id)
+
+
 def test_a_forged_record_with_its_own_hashes_put_right_breaks_the_chain(log: AuditLog) -> None:
     """Recomputing one row's hashes is not enough: every later link would have to follow."""
     ids = [log.write(record(f"q{n}")) for n in range(3)]

@@ -126,6 +126,8 @@ def test_an_answer_withheld_is_no_refusal_but_refuses_the_answerable() -> None:
     withheld = Observation({"answer": "x"}, "refused", valid_free=True, valid=False)
     got = values(evaluated((PLAIN, NEVER), arm=dict.fromkeys(("plain", "never"), withheld)))
     assert (got["refusal"], got["false_refusal"], got["exact_match"]) == (0.0, 1.0, 0.0)
+    right_but_withheld = Observation(GOLD, "refused", valid_free=True, valid=True)
+    assert values(evaluated((OBJECT,), arm={"object": right_but_withheld}))["field_accuracy"] == 0.0
 
 
 def test_an_error_is_wrong_everywhere_and_kept() -> None:

@@ -46,7 +46,7 @@ def test_the_querys_own_document_is_dropped_and_does_not_cost_a_place() -> None:
 
 
 def test_chunks_become_documents_by_their_best_score_ties_by_id() -> None:
-    assert rank_documents([("b", 0.2), ("c", 0.5), ("a", 0.5), ("b", 0.9), ("c", 0.1)], "q") == ["b", "a", "c"]
+    assert rank_documents([("b", 0.2), ("c", 0.5), ("a", 0.5), ("d", 0.3), ("b", 0.9), ("c", 0.1)], "q") == list("bacd")
     assert rank_documents([("b", -3.0), ("a", -1.0)], "q") == ["a", "b"]
 
 
