@@ -42,6 +42,26 @@ def squeeze(text: str) -> str:
     return " ".join(text.split())
 
 
+_SUPERSCRIPT = str.maketrans(
+    "0123456789+-\u2212=()n",
+    "\u2070\xb9\xb2\xb3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b\u207b\u207c\u207d\u207e\u207f",
+)
+_SUBSCRIPT = str.maketrans(
+    "0123456789+-\u2212=()",
+    "\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089\u208a\u208b\u208b\u208c\u208d\u208e",
+)
+
+
+def raised(text: str) -> str:
+    """`text` in superscript characters if it has them all: 500 with the note 1 must not read 5001."""
+    return text.translate(_SUPERSCRIPT) if all(ord(c) in _SUPERSCRIPT for c in text) else text
+
+
+def lowered(text: str) -> str:
+    """`text` in subscript characters if it has them all."""
+    return text.translate(_SUBSCRIPT) if all(ord(c) in _SUBSCRIPT for c in text) else text
+
+
 def table_row(cells: Iterable[str]) -> str:
     """A table row as a line: `| a | b |`. Cells must be single lines; a pipe inside one stays as the reader sees it."""
     return "| " + " | ".join(cells) + " |"

@@ -78,8 +78,8 @@ def decode(data: bytes, charset: str | None = None) -> str:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         raise DocumentError(
-            f"not text: cannot decode as {encoding.removesuffix("-sig")} at byte offset {error.start} ({error.reason}); "
-            "a binary file of a kind that is not supported, or text to be saved as UTF-8"
+            f"not text: cannot decode as {encoding.removesuffix('-sig')} at byte offset {error.start} ({error.reason}):"
+            " a binary file of a kind that is not supported, or text to be saved as UTF-8"
         ) from error
     if "\x00" in text:
         at = data.find(b"\x00")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import docx
@@ -17,10 +17,13 @@ from docx.oxml.ns import qn
 from lxml import etree
 
 from factform.errors import DocumentError
-from factform.facts.layout import Layout, Piece, assemble, squeeze, table_row
+from factform.facts.layout import Layout, Piece, assemble, lowered, raised, squeeze, table_row
 
 _BREAKS = {qn("w:br"): "\n", qn("w:cr"): "\n", qn("w:tab"): "\t", qn("w:noBreakHyphen"): "\u2011"}
-_MATH_TEXT = "{http://schemas.openxmlformats.org/officeDocument/2006/math}t"
+_MATH = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
+_MATH_TEXT = _MATH + "t"
+_MATH_JOINTS = {_MATH + "den": "/", _MATH + "sup": "^", _MATH + "sub": "_"}
+"""What tells a fraction from its parts side by side, in one line of text."""
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 _SKIPPED = {qn("w:del"), qn("w:moveFrom"), qn("w:rPr"), qn("w:pPr"), _FALLBACK}
 _HEADING_STYLE = re.compile(r"heading (\d)$", re.IGNORECASE)
@@ -159,8 +162,18 @@ def _text(element: Any) -> Iterator[str]:
             yield _BREAKS[tag]
         elif tag == qn("w:txbxContent") or tag in _SKIPPED or not isinstance(tag, str) or _is_hidden(child):
             continue
+        elif tag in _MATH_JOINTS:
+            yield _MATH_JOINTS[tag]
+            yield from _text(child)
+        elif tag == qn("w:r"):
+            yield _shifted(child)("".join(_text(child)))
         else:
             yield from _text(child)
+
+
+def _shifted(run: Any) -> Callable[[str], str]:
+    align = _value(run, "w:rPr", "w:vertAlign")
+    return {"superscript": raised, "subscript": lowered}.get(align or "", str)
 
 
 def _is_hidden(run: Any) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from lxml import etree
 
 from factform.errors import DocumentError
-from factform.facts.layout import Kind, Layout, Piece, assemble, squeeze, table_row
+from factform.facts.layout import Kind, Layout, Piece, assemble, lowered, raised, squeeze, table_row
 
 _NEVER_SHOWN = "script style template noscript head title meta link datalist rp annotation annotation-xml metadata desc"
 _BLOCKS = """address article aside blockquote body button caption center dd details dialog dir div dl dt fieldset
@@ -28,7 +28,9 @@ PREFORMATTED = frozenset(["pre", "xmp", "plaintext", "listing", "textarea"])
 MAX_SPAN = 20
 """Cells a `colspan` may pad: more is a mistake or an attack, never a table."""
 
+_RAISED = {"sup": raised, "sub": lowered}
 _SPACE = re.compile(r"\s+")
+_INVISIBLE = str.maketrans("", "", "\xad\u200b\ufeff")
 _BREAK = re.compile(r"[^\S\n]*\n[^\S\n]*")
 _HIDDEN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
 
@@ -117,7 +119,7 @@ def _run(walk: _Walk, root: Any) -> None:
                     _flush(walk)
                 continue
             _start(walk, element)
-            _text(walk, element.text)
+            _text(walk, _RAISED.get(element.tag, str)(element.text or ""))
             continue
         if shown:
             _end(walk, element)
@@ -269,7 +271,7 @@ def _end_row(table: _Table) -> None:
 def _text(walk: _Walk, text: str | None) -> None:
     if not text:
         return
-    text = text.replace("\xad", "")  # a soft hyphen is a place to break a line, not a character that is read
+    text = text.translate(_INVISIBLE)  # places where a line may be broken, not characters that are read
     if walk.table is not None and walk.table.cell is not None:
         walk.table.cell.append(text)
     else:

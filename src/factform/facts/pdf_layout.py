@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
-from factform.facts.layout import Kind, Piece, squeeze, table_row
+from factform.facts.layout import Kind, Piece, lowered, raised, squeeze, table_row
 
 WIDE = 1.0
 """A gap of this many font sizes between words is a gap between cells; justified text stays below it."""
 HEADING = 1.15
 """A line this many times the body's size is a heading."""
+MOST_SORTED = 1_000
+"""Pieces on a page up to which their order is checked: every pair is looked at."""
 CELL_LINES = 12
 """A cell with more lines is taken for a column of text."""
 
@@ -94,8 +96,8 @@ def _append_line(lines: list[Line], glyphs: list[Glyph]) -> None:
     marks = [g for g in glyphs if not g.char.isspace()]
     if not marks:
         return
-    text = squeeze("".join(g.char for g in glyphs))
     size, y = Counter((round(max(g.size, 1.0), 1), round(g.y, 1)) for g in marks).most_common(1)[0][0]
+    text = squeeze("".join(_shifted(g, size, y) for g in glyphs))
     line = Line(text, min(g.x0 for g in marks), max(g.x1 for g in marks), y, size, marks[0].turned)
     if lines and not line.turned and not lines[-1].turned:
         last = lines[-1]
@@ -106,6 +108,13 @@ def _append_line(lines: list[Line], glyphs: list[Glyph]) -> None:
             lines[-1] = replace(main, text=joined, x0=min(last.x0, line.x0), x1=max(last.x1, line.x1))
             return
     lines.append(line)
+
+
+def _shifted(glyph: Glyph, size: float, y: float) -> str:
+    """A glyph's character; as superscript or subscript if it is small and off the line's baseline."""
+    if glyph.turned or glyph.size > 0.85 * size or abs(glyph.y - y) < 0.1 * size:
+        return glyph.char
+    return raised(glyph.char) if glyph.y > y else lowered(glyph.char)
 
 
 def body_size(lines: Iterable[Line]) -> float:
@@ -132,16 +141,61 @@ def _rounded(size: float) -> float:
 
 def page_pieces(lines: Sequence[Line], headings: Sequence[float]) -> list[Piece]:
     """Pieces of a page in reading order."""
-    pieces: list[Piece] = []
+    parts: list[_Part] = []
     text: list[Line] = []
-    for part in _tables(_rows(_cells(lines))):
-        if isinstance(part, Piece):
-            pieces += _paragraphs(text, lines, headings)
-            pieces.append(part)
+    for rows, found in _tables(_rows(_cells(lines))):
+        if found:
+            parts += _paragraphs(text, lines, headings)
+            parts.append(_Part(found, *_box(line for row in rows for cell in row for line in cell)))
             text = []
         else:
-            text += part
-    return _joined_lists(pieces + _paragraphs(text, lines, headings))
+            text += _plain_lines(rows[0])
+    parts += _paragraphs(text, lines, headings)
+    return _joined_lists([part.piece for part in _in_order(parts)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A piece with the box around its lines."""
+
+    piece: Piece
+    x0: float
+    x1: float
+    bottom: float
+    top: float
+
+
+def _box(lines: Iterable[Line]) -> tuple[float, float, float, float]:
+    found = list(lines)
+    return (
+        min(line.x0 for line in found),
+        max(line.x1 for line in found),
+        min(line.y - 0.2 * line.size for line in found),
+        max(line.y + 0.7 * line.size for line in found),
+    )
+
+
+def _in_order(parts: Sequence[_Part]) -> list[_Part]:
+    """The file's order, except that what stands right above something is read before it.
+
+    Some writers put out frames, page feet or headings first or last. Columns side by side do not bind each other.
+    """
+    if len(parts) > MOST_SORTED:
+        return list(parts)
+    left = list(range(len(parts)))
+    above = {i: {j for j in left if i != j and _is_above(parts[j], parts[i])} for i in left}
+    order: list[int] = []
+    while left:
+        done = next((i for i in left if not above[i]), left[0])
+        left.remove(done)
+        order.append(done)
+        for waiting in above.values():
+            waiting.discard(done)
+    return [parts[i] for i in order]
+
+
+def _is_above(part: _Part, other: _Part) -> bool:
+    return part.bottom >= other.top - 1 and min(part.x1, other.x1) - max(part.x0, other.x0) > 1
 
 
 def _joined_lists(pieces: list[Piece]) -> list[Piece]:
@@ -214,18 +268,18 @@ def _is_beside(left: _Cell, cell: _Cell) -> bool:
     return shared > 0.5 * min(tops[0] - bottoms[0], tops[1] - bottoms[1])
 
 
-def _tables(rows: Sequence[_Row]) -> list[Piece | list[Line]]:
-    """Tables as pieces, all else as lines. A table is two rows or more, or one row of three cells or more."""
-    parts: list[Piece | list[Line]] = []
+def _tables(rows: Sequence[_Row]) -> list[tuple[Sequence[_Row], Piece | None]]:
+    """Tables with their rows, all else row by row. A table is two rows or more, or one row of three cells or more."""
+    parts: list[tuple[Sequence[_Row], Piece | None]] = []
     at = 0
     while at < len(rows):
         end = _table_end(rows, at)
         many = sum(len(r) > 1 for r in rows[at:end])
         if many > 1 or (many and len(rows[at]) > 2):
-            parts.append(Piece("table", rows=tuple(_table_rows(rows[at:end]))))
+            parts.append((rows[at:end], Piece("table", rows=tuple(_table_rows(rows[at:end])))))
             at = end
         else:
-            parts.append(_plain_lines(rows[at]))
+            parts.append((rows[at : at + 1], None))
             at += 1
     return parts
 
@@ -235,7 +289,9 @@ def _table_end(rows: Sequence[_Row], start: int) -> int:
     if len(rows[start]) < 2 or _is_item(rows[start]):
         return start
     end = at = start + 1
-    while at < len(rows) and _continues(rows[at - 1], rows[at]) and not _is_item(rows[at]):
+    widest = 0.0
+    while at < len(rows) and _continues(rows[at - 1], rows[at], widest) and not _is_item(rows[at]):
+        widest = max(widest, _gap(rows[at - 1], rows[at]))
         at += 1
         if len(rows[at - 1]) > 1:
             end = at
@@ -252,11 +308,16 @@ def _is_item(row: _Row) -> bool:
     return any(m and m.end() == len(mark) for m in (_BULLET.match(mark), _NUMBER.match(mark)))
 
 
-def _continues(above: _Row, row: _Row) -> bool:
-    """Whether a row stands right below another."""
+def _gap(above: _Row, row: _Row) -> float:
+    """From the lowest baseline of a row to the highest of the next."""
+    return min(c[-1].y for c in above) - max(c[0].y for c in row)
+
+
+def _continues(above: _Row, row: _Row, widest: float) -> bool:
+    """Whether a row stands right below another, no more than twice as far as the rows before it (0.0: none were)."""
     size = max(above[0][0].size, row[0][0].size)
-    gap = min(c[-1].y for c in above) - max(c[0].y for c in row)
-    return not row[0][0].turned and 0.5 * size < gap <= 4.0 * size
+    most = min(4.0 * size, 2.0 * widest) if widest else 4.0 * size
+    return not row[0][0].turned and 0.5 * size < _gap(above, row) <= most
 
 
 def _lies_within(row: _Row, table: Sequence[_Row]) -> bool:
@@ -313,22 +374,22 @@ def _plain_lines(row: _Row) -> list[Line]:
 # --- paragraphs -----------------------------------------------------------------------------
 
 
-def _paragraphs(text: Sequence[Line], page: Sequence[Line], headings: Sequence[float]) -> list[Piece]:
-    """Paragraphs, headings and lists of consecutive lines. `page` tells the usual leading and where columns end."""
+def _paragraphs(text: Sequence[Line], page: Sequence[Line], headings: Sequence[float]) -> list[_Part]:
+    """Paragraphs, headings and lists of consecutive lines. `page` tells where columns end."""
     if not text:
         return []
-    leading = _leading(text)
-    pieces: list[Piece] = []
-    held = text[0].text
-    kind = _kind(text[0], headings)
+    leading, right = _leading(text), _right_edges(page)
+    parts: list[_Part] = []
+    held, words, kind = [text[0]], text[0].text, _kind(text[0], headings)
     for above, line in pairwise(text):
-        joint = _joint(above, line, leading, page, kind)
+        joint = _joint(above, line, leading, right, kind)
         if joint == "\n\n":
-            pieces.append(_piece(held, kind, headings, above))
-            held, kind = line.text, _kind(line, headings)
+            parts.append(_Part(_piece(words, kind, headings, above), *_box(held)))
+            held, words, kind = [line], line.text, _kind(line, headings)
         else:
-            held += joint + line.text
-    return [*pieces, _piece(held, kind, headings, text[-1])]
+            held.append(line)
+            words += joint + line.text
+    return [*parts, _Part(_piece(words, kind, headings, text[-1]), *_box(held))]
 
 
 def _kind(line: Line, headings: Sequence[float]) -> Kind:
@@ -354,7 +415,7 @@ def _leading(lines: Sequence[Line]) -> float:
     return min(median(drops), 1.8) if drops else 1.25
 
 
-def _joint(above: Line, line: Line, leading: float, page: Sequence[Line], kind: Kind) -> str:
+def _joint(above: Line, line: Line, leading: float, right: Mapping[int, float], kind: Kind) -> str:
     """What stands between two lines: a space in a paragraph, "\\n" where the author broke the line, else "\\n\\n"."""
     size = max(above.size, line.size)
     drop = above.y - line.y
@@ -366,19 +427,36 @@ def _joint(above: Line, line: Line, leading: float, page: Sequence[Line], kind: 
         return "\n\n"
     if kind == "heading":
         return " "
-    if _starts_item(line) and (kind == "list" or _breaks(above, line, page)):
+    if _starts_item(line) and (kind == "list" or _breaks(above, line, right)):
         return "\n" if kind == "list" else "\n\n"
     ended = bool(_STOP.search(above.text))
     indented = line.x0 - above.x0 > size and abs(line.x0 + line.x1 - above.x0 - above.x1) > size
     if kind == "paragraph" and ended and indented:
         return "\n\n"
-    if not _breaks(above, line, page):
+    if not _breaks(above, line, right):
         return " "
     return "\n\n" if ended and kind == "paragraph" else "\n"
 
 
-def _breaks(above: Line, line: Line, page: Sequence[Line]) -> bool:
+def _breaks(above: Line, line: Line, right: Mapping[int, float]) -> bool:
     """Whether a line was ended by its author: the next line's first word would still have fitted on it."""
-    right = max(p.x1 for p in page if not p.turned and abs(p.x0 - above.x0) <= 2 * above.size)
     word = len(line.text.split(" ", 1)[0]) / len(line.text) * (line.x1 - line.x0)
-    return above.x1 + 0.5 * above.size + word < right
+    return above.x1 + 0.5 * above.size + word < right.get(_step(above.x0), above.x1)
+
+
+def _right_edges(page: Sequence[Line]) -> dict[int, float]:
+    """How far the lines reach that start at about the same place, by `_step` of their start."""
+    edges: dict[int, float] = {}
+    for line in page:
+        if not line.turned:
+            for step in range(_step(line.x0 - _NEAR), _step(line.x0 + _NEAR) + 1):
+                edges[step] = max(edges.get(step, line.x1), line.x1)
+    return edges
+
+
+_NEAR = 20.0
+"""Points two lines' starts may differ and still belong to one column: an indent, a list's mark."""
+
+
+def _step(x: float) -> int:
+    return round(x / 4)
