@@ -122,7 +122,7 @@ def record_verdict(root: Path, digest: str, verdict: Verdict) -> None:
         folder = _made(root / "verdicts")
         entry = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "verdict": as_json(verdict)}
         with (folder / f"{digest}.jsonl").open("ab") as file:
-            file.write((canonical_json(entry) + "\n").encode())
+            file.write(f"\n{canonical_json(entry)}\n".encode())  # a new line first: the last one may be torn
             file.flush()
             os.fsync(file.fileno())
         _sync_folder(folder)

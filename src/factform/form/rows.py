@@ -93,7 +93,7 @@ def _type_problems(row: Mapping[str, Any]) -> list[str]:
 
 def _sense_problems(case: Case, contract: Contract | None) -> list[str]:
     if not case.answerable:
-        given = [key for key in ("expected", "answers", "documents") if getattr(case, key)]
+        given = [key for key in ("expected", "answers", "documents") if getattr(case, key) not in (None, ())]
         what = "must not be given when answerable is false: no document holds the answer"
         return [f"{key}: {what}" for key in given]
     problems = []

@@ -37,8 +37,8 @@ _NAME = re.compile(r"[A-Z][\w'’&.-]*(?: (?:(?:of|the|de|van|von|der|und|and|&)
 _KEPT_WORDS = frozenset(
     re.findall(
         r"\w+",
-        """monday tuesday wednesday thursday friday saturday sunday gmbh ltd inc llc corp limited company group the and yes
-        none not euro euros dollar dollars pound pounds thousand million billion percent""",
+        """monday tuesday wednesday thursday friday saturday sunday gmbh ltd inc llc corp limited company group the and
+        yes none not euro euros dollar dollars pound pounds thousand million billion percent""",
     )
 ).union(MONTHS)
 """Capitalised words that stay what they are in a twin: they are no names."""
