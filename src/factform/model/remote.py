@@ -103,8 +103,8 @@ class RemoteModel:
         reply = _post(self, body)
         if adapter is not None and reply.get("model", adapter) != adapter:
             raise RemoteError(
-                f"{_shown_url(self.url)} answered with model {str(reply['model'])[:_SHOWN]!r} where adapter {adapter!r} "
-                "was asked for: load the adapter into the server under this name"
+                f"{_shown_url(self.url)} answered with model {str(reply['model'])[:_SHOWN]!r} where adapter "
+                f"{adapter!r} was asked for: load the adapter into the server under this name"
             )
         text, stop = _content(self, reply)
         usage = reply.get("usage")
