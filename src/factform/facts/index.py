@@ -213,6 +213,13 @@ class Index:
             for batch in self._table.search().select(names).to_batches():
                 yield from batch.to_pylist()
 
+    def chunks_of(self, document: str) -> list[Chunk]:
+        """The chunks of one document, in no particular order."""
+        names = [name for name in schema(self.dim).names if name not in ("vector", "search_text")]
+        with _translated(self.folder, "read"):
+            query = self._table.search().where(f"document_key = '{document_key(document)}'").select(names)
+            return [_row(record).chunk for batch in query.to_batches() for record in batch.to_pylist()]
+
     def documents(self) -> dict[str, tuple[str, int]]:
         """What the index really holds: document -> (version, chunks). Two versions of one document are a fault."""
         counted: dict[tuple[str, str], int] = {}

@@ -77,9 +77,12 @@ class WriterLock:
     @contextmanager
     def held(self, wait_s: float | None = None) -> Iterator[None]:
         """Hold the place for the block; raises StoreBusy when another writer keeps it longer than `wait_s`."""
-        with self._thread:
+        wait = self.wait_s if wait_s is None else wait_s
+        if not self._thread.acquire(timeout=wait):
+            raise self._busy("thread of this process", wait)
+        try:
             if self._depth == 0:
-                self._acquire(self.wait_s if wait_s is None else wait_s)
+                self._acquire(wait)
             self._depth += 1
             try:
                 yield
@@ -87,6 +90,8 @@ class WriterLock:
                 self._depth -= 1
                 if self._depth == 0:
                     os.close(self._handle)
+        finally:
+            self._thread.release()
 
     def _acquire(self, wait_s: float) -> None:
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -98,15 +103,18 @@ class WriterLock:
                     break
                 except BlockingIOError:
                     if time.monotonic() >= deadline:
-                        raise StoreBusy(
-                            f"another process is writing to {self.path.parent} (waited {wait_s:g} s for "
-                            f"{self.path.name}); try again when it is done"
-                        ) from None
+                        raise self._busy("process", wait_s) from None
                     time.sleep(0.02)
         except BaseException:
             os.close(handle)
             raise
         self._handle = handle
+
+    def _busy(self, who: str, waited: float) -> StoreBusy:
+        return StoreBusy(
+            f"another {who} is writing to {self.path.parent} (waited {waited:g} s for {self.path.name}); "
+            "try again when it is done"
+        )
 
 
 class Ledger:

@@ -28,8 +28,8 @@ from factform.errors import DocumentError, NotFound, SettingsError, StoreBusy, S
 from factform.facts import blobs
 from factform.facts.blobs import fsync_path
 from factform.facts.chunk import chunk
-from factform.facts.embed import Encoder
-from factform.facts.index import LAYOUT, Index, Row, damaged, remove_tables, search_text
+from factform.facts.embed import Encoder, Vectors
+from factform.facts.index import LAYOUT, Found, Index, Row, damaged, remove_tables, search_text
 from factform.facts.ledger import Ledger, VersionRow, WriterLock
 from factform.facts.parse import parse
 from factform.facts.rerank import TokenVectors
@@ -39,8 +39,11 @@ from factform.ids import canonical_json, sha256, sha256_text, version_id
 from factform.records import Chunk, Hit, Receipt, SearchResult, Source
 
 BATCH_DOCUMENTS = 32
-BATCH_BYTES = 4 << 20
+BATCH_BYTES = 256 << 10
 """Documents and bytes that share a Lance commit: embedding is faster in bulk, and a commit costs some 20 ms."""
+
+MAX_REPLAYS = 2
+"""Times a document may be replayed after a crash: one that crashes its parser must not do so at every opening."""
 
 Progress = Callable[[int, int, str], None]
 """Called with documents done, documents in all (0 when not known) and the document's id."""
@@ -194,8 +197,7 @@ class DataLayer:
         start = time.perf_counter()
         vector, tokens = self._encoder.encode_query(_printable(question))
         embedded = time.perf_counter()
-        index = self._current_index()
-        found, _ = index.candidates(_printable(question), vector, n=max(CANDIDATES, k), allowed=allowed)
+        found = self._candidates(_printable(question), vector, max(CANDIDATES, k), allowed)
         hidden = set(self._ledger.removing())
         scored = fuse([item for item in found if item.row.chunk.document not in hidden], vector)
         searched = time.perf_counter()
@@ -205,15 +207,36 @@ class DataLayer:
         hits = tuple(Hit(rank, item.row.chunk, item.score, item.scores, reason="ranked") for rank, item in best)
         for hit in hits:
             if sha256_text(hit.chunk.text) != hit.chunk.sha256:
-                raise damaged(index.folder, hit.chunk.id)
+                raise damaged(self.folder / "index", hit.chunk.id)
         end = time.perf_counter()
         seconds = {"embed": embedded - start, "search": searched - embedded, "rerank": end - searched}
         return SearchResult(hits, {name: 1000 * s for name, s in {**seconds, "total": end - start}.items()})
+
+    def _candidates(self, question: str, vector: Vectors, n: int, allowed: frozenset[str] | None) -> list[Found]:
+        index = self._current_index()
+        try:
+            return index.candidates(question, vector, n=n, allowed=allowed)[0]
+        except StoreError:
+            if self._current_index().name == index.name:
+                raise
+            # Another process rebuilt the index and deleted this table while it was being searched.
+            return self._current_index().candidates(question, vector, n=n, allowed=allowed)[0]
 
     def documents(self) -> list[DocumentInfo]:
         """Every document a search can find, by id."""
         names = DocumentInfo.__dataclass_fields__
         return [DocumentInfo(**{name: getattr(row, name) for name in names}) for row in self._ledger.all_current()]
+
+    def chunks_of(self, document: str) -> tuple[Chunk, ...]:
+        """The chunks of a document's current version, in text order; none for a document that is not there."""
+        return tuple(sorted(self._current_index().chunks_of(document), key=lambda chunk: chunk.start))
+
+    def digest_of(self, document: str, version: str) -> str:
+        """SHA-256 of the bytes of a version. Raises NotFound."""
+        row = self._ledger.version(document, version)
+        if row is None:
+            raise NotFound(f"there is no version {version!r} of document {document!r}")
+        return row.sha256
 
     def history(self, document: str) -> list[VersionRow]:
         """Every version of a document ever offered, oldest first, with what became of it."""
@@ -355,11 +378,15 @@ class DataLayer:
             return str(error)
         except UnicodeEncodeError:
             return "its text holds lone surrogates, which is not valid Unicode; save it as UTF-8"
+        except Exception as error:
+            # A fault in a parser must cost this document only: raised, it would come again at every replay, and one
+            # odd file would keep the whole store from opening.
+            return f"its parser failed ({type(error).__name__}: {error}); report this with the file if you can"
         if not chunks:
             return "no text was found in it"
         return _Prepared(row, blobs.put(self._blobs, [text])[0], chunks)
 
-    def _embed(self, ready: Sequence[_Prepared]) -> tuple[list[Row], Any]:
+    def _embed(self, ready: Sequence[_Prepared]) -> tuple[list[Row], Vectors]:
         rows = [Row(piece, item.row.access) for item in ready for piece in item.chunks]
         return rows, self._encoder.encode([search_text(row.chunk) for row in rows])
 
@@ -470,10 +497,36 @@ class DataLayer:
         removing = self._ledger.removing()
         if removing:
             self._remove_from_index(removing)
-        pending = self._ledger.pending()
-        for row in pending:
-            # One by one and in order: the same document may be there twice.
-            self._index_rows([row])
+        for row in self._ledger.pending():
+            self._replay(row)
+
+    def _replay(self, row: VersionRow) -> None:
+        """Finish one accepted row. A document that kills the process whenever it is read is given up in the end."""
+        seq, _, deaths = (self._ledger.get_meta("replaying") or "").partition(" ")
+        died = int(deaths) if seq == str(row.seq) else 0
+        if died >= MAX_REPLAYS:
+            error = f"the process died {died + 1} times while taking it in; add it again to retry"
+            self._ledger.finish([], [(row.seq, error)])
+            self._restore(row.document)
+            return
+        self._ledger.set_meta("replaying", f"{row.seq} {died + 1}")
+        try:
+            ((receipt, _),) = self._index_rows([row])
+        finally:
+            self._ledger.set_meta("replaying", "")
+        if receipt.status == "failed":
+            self._restore(row.document)
+
+    def _restore(self, document: str) -> None:
+        """Make the index hold what the ledger says is current: the version given up may have been committed."""
+        row = self._ledger.current(document)
+        prepared = None if row is None else self._prepare(row)
+        if isinstance(prepared, _Prepared):
+            self._commit([prepared])
+        else:
+            index = self._current_index()
+            index.delete([document])
+            index.sync()
 
     def _refill(self, index: Index, progress: Progress | None) -> dict[str, Any]:
         """Every current version, from its stored bytes, into an empty table."""

@@ -1,0 +1,163 @@
+"""The embedder against transformers' own BertModel, and the traps of tokenizer.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel
+
+from factform.errors import ModelError
+from factform.facts import embed
+from factform.facts.embed import MAX_LENGTH, Embedder
+
+WORDS = (
+    *("the", "a", "fox", "dog", "runs", "jumps", "over", "lazy", "quick", "brown", "price", "of"),
+    *("report", "quarter", "in", "euro", "!", "?"),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random BERT whose tokenizer.json cuts and pads at 8 tokens, as all-MiniLM-L6-v2's does at 128."""
+    path = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(0)
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=300,
+        initializer_range=0.5,
+    )
+    BertModel(config).eval().save_pretrained(path)
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=8)
+    tokenizer.save(str(path / "tokenizer.json"))
+    return path
+
+
+@pytest.fixture
+def embedder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Embedder:
+    monkeypatch.setattr(embed, "has_fast_bf16", lambda: False)  # the oracle is exact only in float32
+    return Embedder.open(folder)
+
+
+def texts(number: int = 70) -> list[str]:
+    rng = np.random.default_rng(1)
+    return [" ".join(rng.choice(WORDS, rng.integers(1, 40))) for _ in range(number)] + ["", "unheard", "fox " * 400]
+
+
+def oracle(folder: Path, embedder: Embedder, text: str) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    """Sentence and token vectors by transformers, one text at a time, without padding."""
+    model = BertModel.from_pretrained(folder).eval()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(MAX_LENGTH)
+    ids = torch.tensor([tokenizer.encode(text).ids])
+    with torch.no_grad():
+        hidden = model(ids).last_hidden_state[0]
+    sentence = torch.nn.functional.normalize(hidden.mean(0), dim=0)
+    tokens = torch.nn.functional.normalize(hidden[1:-1], dim=1)
+    return sentence.numpy(), tokens.numpy()
+
+
+def test_equal_to_transformers_in_batches_of_mixed_lengths(folder: Path, embedder: Embedder) -> None:
+    some = texts()
+    sentences, tokens = embedder.encode(some), embedder.encode_tokens(some)
+    assert sentences.dtype == np.float32
+    assert sentences.shape == (len(some), embedder.dim)
+    for place in [*range(0, 70, 7), 70, 71, 72]:
+        sentence, words = oracle(folder, embedder, some[place])
+        np.testing.assert_allclose(sentences[place], sentence, atol=1e-5)
+        np.testing.assert_allclose(tokens[place], words, atol=1e-5)
+        alone = embedder.encode_query(some[place])
+        np.testing.assert_allclose(alone[0], sentence, atol=1e-5)
+        np.testing.assert_allclose(alone[1], words, atol=1e-5)
+
+
+def test_vectors_have_length_one(embedder: Embedder) -> None:
+    np.testing.assert_allclose(np.linalg.norm(embedder.encode(texts()), axis=1), 1.0, atol=1e-5)
+    for tokens in embedder.encode_tokens(texts()):
+        np.testing.assert_allclose(np.linalg.norm(tokens, axis=1), 1.0, atol=1e-5)
+
+
+def test_nothing_to_encode(embedder: Embedder) -> None:
+    assert embedder.encode([]).shape == (0, embedder.dim)
+    assert embedder.encode_tokens([]) == []
+    assert embedder.encode_tokens([""])[0].shape == (0, embedder.dim)
+
+
+def test_tokens_are_counted_neither_cut_nor_padded(embedder: Embedder) -> None:
+    assert embedder.count_tokens("") == 0
+    assert embedder.count_tokens("the quick fox") == 3
+    assert embedder.count_tokens("fox " * 500) == 500
+    assert len(embedder.encode_tokens(["fox " * 500])[0]) == MAX_LENGTH - 2
+    assert len(embedder.encode_tokens(["fox " * 20])[0]) == 20
+
+
+def test_digest_follows_weights_and_tokenizer(folder: Path, tmp_path: Path) -> None:
+    def copy(name: str, change: str | None) -> str:
+        target = tmp_path / name
+        target.mkdir()
+        for file in folder.iterdir():
+            data = file.read_bytes()
+            if file.name == change:
+                data = data[:-1] + bytes([data[-1] ^ 1]) if file.suffix == ".safetensors" else data + b"\n"
+            (target / file.name).write_bytes(data)
+        return Embedder.open(target).digest
+
+    same, weights, tokenizer = copy("s", None), copy("w", "model.safetensors"), copy("t", "tokenizer.json")
+    assert same == Embedder.open(folder).digest
+    assert len({same, weights, tokenizer}) == 3
+
+
+def test_folders_this_forward_pass_does_not_compute_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be read"):
+        Embedder.open(tmp_path)
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": False}))
+    with pytest.raises(ModelError, match="mean"):
+        Embedder.open(tmp_path)
+    (tmp_path / "1_Pooling" / "config.json").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "roberta"}))
+    with pytest.raises(ModelError, match="roberta"):
+        Embedder.open(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(ModelError, match="fetch it again"):
+        Embedder.open(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_real_model_knows_what_belongs_together(minilm_dir: Path) -> None:
+    real = Embedder.open(minilm_dir)
+    assert real.dim == 384
+    question, _ = real.encode_query("How much money did the company make in the third quarter?")
+    vectors = real.encode(["Revenue in Q3 was 41 million euros.", "The cafeteria serves soup on Mondays."])
+    assert vectors[0] @ question > 0.3 > vectors[1] @ question
+
+
+@pytest.mark.slow
+def test_the_real_model_equals_transformers(minilm_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embed, "has_fast_bf16", lambda: False)
+    real = Embedder.open(minilm_dir)
+    some = ["Revenue in Q3 was 41 million euros.", "word " * 400, "Ünïcödé 株式会社 🙂", ""]
+    sentences = real.encode(some)
+    for place, text in enumerate(some):
+        np.testing.assert_allclose(sentences[place], oracle(minilm_dir, real, text)[0], atol=1e-4)

@@ -1,0 +1,247 @@
+"""The index: atomic replacement, filters that cannot be broken out of, files that are really on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hash_encoder import DIM, HashEncoder
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from factform.errors import StoreError
+from factform.facts import index as module
+from factform.facts.index import Index, Row, document_key, remove_tables, search_text, visible_to
+from factform.ids import chunk_id, sha256_text
+from factform.records import Chunk
+
+ENCODER = HashEncoder()
+
+AWKWARD = st.one_of(
+    st.text(st.characters(codec="utf-8"), min_size=1, max_size=12),
+    st.sampled_from(["it's", "'", "''", "' OR 1=1 --", '"', "\\", "\\'", "%", "_", "a\x00b", "株式", "🙂", "');--"]),
+)
+
+
+def rows(document: str, texts: list[str], version: str = "v", access: tuple[str, ...] = ()) -> list[Row]:
+    made, start = [], 0
+    for text in texts:
+        end = start + len(text)
+        key = chunk_id(document, version, start, end)
+        made.append(Row(Chunk(key, document, version, start, end, text, sha256_text(text), "Title", ("H",)), access))
+        start = end
+    return made
+
+
+def vectors(some: list[Row]) -> np.ndarray:  # type: ignore[type-arg]
+    return ENCODER.encode([search_text(row.chunk) for row in some])
+
+
+def put(index: Index, document: str, texts: list[str], **more: object) -> None:
+    some = rows(document, texts, **more)  # type: ignore[arg-type]
+    index.replace(some, vectors(some), [document])
+
+
+def found(index: Index, question: str, allowed: frozenset[str] | None = None, n: int = 50) -> list[str]:
+    vector, _ = ENCODER.encode_query(question)
+    return [item.row.chunk.document for item in index.candidates(question, vector, n=n, allowed=allowed)[0]]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Index:
+    return Index.create(tmp_path / "index", "chunks_1", DIM)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """One table for all Hypothesis examples, each of which leaves it as it found it."""
+    made = Index.create(tmp_path_factory.mktemp("shared") / "index", "chunks_1", DIM)
+    put(made, "bystander", ["something else entirely"])
+    made.optimize()
+    return made
+
+
+def test_what_goes_in_comes_out(index: Index) -> None:
+    some = rows("d", ["alpha beta", "gamma"], access=("a", "b"))
+    some[0] = Row(Chunk(**{**some[0].chunk.__dict__, "page": 7, "heading": ("One", "Two")}), ("a", "b"))
+    index.replace(some, vectors(some), ["d"])
+    got, version = index.candidates("alpha", ENCODER.encode_query("alpha")[0], n=5, allowed=None)
+    assert sorted((item.row for item in got), key=lambda row: row.chunk.start) == some
+    by_id = {item.row.chunk.id: item.vector for item in got}
+    for row, vector in zip(some, vectors(some), strict=True):
+        np.testing.assert_allclose(by_id[row.chunk.id], vector, atol=1e-6)
+    assert version == index.version()
+
+
+def test_replacing_is_one_commit_and_leaves_no_old_text(index: Index) -> None:
+    put(index, "a", ["old one", "old two", "old three"])
+    put(index, "b", ["other"])
+    before = index.version()
+    put(index, "a", ["new one"], version="w")
+    assert index.version() == before + 1
+    assert index.documents() == {"a": ("w", 1), "b": ("v", 1)}
+    assert [record["text"] for record in index.rows() if record["document"] == "a"] == ["new one"]
+
+
+def test_several_documents_in_one_commit(index: Index) -> None:
+    put(index, "a", ["a1", "a2"])
+    before = index.version()
+    some = [*rows("a", ["a3"], "w"), *rows("b", ["b1", "b2"])]
+    index.replace(some, vectors(some), ["a", "b"])
+    assert index.version() == before + 1
+    assert index.documents() == {"a": ("w", 1), "b": ("v", 2)}
+    index.delete(["a", "b"])
+    assert index.documents() == {}
+
+
+def test_no_two_rows_of_one_id(index: Index) -> None:
+    put(index, "a", ["one", "two"])
+    put(index, "a", ["one", "two"])
+    assert index.documents() == {"a": ("v", 2)}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(document=AWKWARD)
+def test_any_document_id_is_replaced_and_deleted_alone(shared: Index, document: str) -> None:
+    before = shared.documents()
+    put(shared, document, ["one", "two"])
+    put(shared, document, ["three"], version="w")
+    assert shared.documents() == {**before, document: ("w", 1)}
+    shared.delete([document])
+    assert shared.documents() == {key: value for key, value in before.items() if key != document}
+    if document == "bystander":
+        put(shared, "bystander", ["something else entirely"])
+
+
+def test_predicates_hold_no_document_id(index: Index) -> None:
+    put(index, "jane.roe@example.org", ["private"])
+    index.delete(["jane.roe@example.org"])
+    left = list((index.path / "_transactions").iterdir())
+    assert any(document_key("jane.roe@example.org").encode() in path.read_bytes() for path in left)
+    assert not any(b"jane.roe" in path.read_bytes() for path in left)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(label=AWKWARD, others=st.frozensets(AWKWARD, max_size=3))
+def test_access_is_filtered_before_ranking(shared: Index, label: str, others: frozenset[str]) -> None:
+    put(shared, "secret", ["zebra zebra"], access=(label, "second"))
+    try:
+        sees = label in others or "second" in others
+        assert ("secret" in found(shared, "zebra", others, n=2)) is sees
+        assert "secret" in found(shared, "zebra", others | {label}, n=1)
+        assert "bystander" in found(shared, "zebra", others, n=50)
+        assert "secret" in found(shared, "zebra", None)
+    finally:
+        shared.delete(["secret"])
+
+
+def test_access_without_any_label(index: Index) -> None:
+    for i in range(5):
+        put(index, f"secret{i}", ["zebra"], access=("staff",))
+    put(index, "open", ["something quite different"])
+    index.optimize()
+    # Filtered before, not after: the nearest rows are all hidden, and yet the list is not empty.
+    assert found(index, "zebra", frozenset(), n=1) == ["open"]
+    assert visible_to(None) is None
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(question=st.one_of(st.text(st.characters(codec="utf-8"), max_size=40), st.text("\"'*?+-:()^~[]{}\\/&|! ab")))
+def test_any_question_is_only_words(shared: Index, question: str) -> None:
+    assert found(shared, question) == ["bystander"]
+
+
+def test_words_are_found_in_every_script(index: Index) -> None:
+    texts = {"de": "Die Quartalszahlen übertrafen", "cn": "本季度收入增长了百分之十", "ru": "выручка выросла"}
+    for document, text in texts.items():
+        put(index, document, [text])
+    index.optimize()
+    for document, question in {"de": "übertrafen", "cn": "收入", "ru": "выручка"}.items():
+        got, _ = index.candidates(question, ENCODER.encode_query("unrelated")[0], n=5, allowed=None)
+        assert [item.row.chunk.document for item in got if item.bm25 > 0] == [document]
+
+
+def test_the_unindexed_tail_is_found_and_noticed(index: Index) -> None:
+    assert not index.wants_optimizing()
+    put(index, "a", ["apple"])
+    assert index.wants_optimizing()
+    index.optimize()
+    assert not index.wants_optimizing()
+    put(index, "b", ["banana"])
+    assert index.wants_optimizing()
+    got, _ = index.candidates("banana", ENCODER.encode_query("unrelated")[0], n=5, allowed=None)
+    assert {item.row.chunk.document: item.bm25 > 0 for item in got} == {"a": False, "b": True}
+
+
+def test_optimizing_forgets_no_version(index: Index) -> None:
+    put(index, "a", ["old"])
+    before = index.version()
+    put(index, "a", ["new"], version="w")
+    index.optimize()
+    index.optimize()
+    table = index._connection.open_table(index.name)
+    table.checkout(before)
+    assert [record["text"] for record in table.search().to_list()] == ["old"]
+
+
+def test_another_handle_sees_a_commit_at_once(index: Index) -> None:
+    other = Index.open(index.folder, index.name, DIM)
+    put(index, "a", ["apple"])
+    assert found(other, "apple") == ["a"]
+    put(index, "a", ["cherry"], version="w")
+    assert other.documents() == {"a": ("w", 1)}
+
+
+def test_vector_index_above_the_flat_limit(index: Index) -> None:
+    for i in range(4):
+        put(index, f"d{i}", [f"word{i} word{i}{j}" for j in range(80)])
+    index.optimize(flat=300)
+    assert "vector_idx" in index._names()
+    vector, _ = ENCODER.encode_query("Title > H word1 word17")
+    best = index.candidates("", vector, n=5, allowed=None)[0]
+    assert "word1 word17" in {item.row.chunk.text for item in best}
+
+
+def test_every_new_file_and_folder_is_fsynced(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[Path] = set()
+    monkeypatch.setattr(module, "fsync_path", synced.add)
+    before = {path for path in index.folder.rglob("*") if path.is_file()}
+    put(index, "a", ["apple"])
+    index.optimize()
+    index.sync()
+    new = {path for path in index.folder.rglob("*") if path.is_file()} - before
+    assert new
+    assert new <= synced
+    assert {path.parent for path in new} | {index.path, index.folder} <= synced
+    synced.clear()
+    index.sync()
+    assert synced == set()
+
+
+def test_a_torn_manifest_is_an_error_with_a_way_out(index: Index) -> None:
+    put(index, "a", ["apple"])
+    newest = max((index.path / "_versions").glob("*.manifest"), key=lambda path: path.stat().st_mtime_ns)
+    newest.write_bytes(newest.read_bytes()[:40])
+    with pytest.raises(StoreError, match="factform index rebuild"):
+        Index.open(index.folder, index.name, DIM)
+    with pytest.raises(StoreError, match="factform index rebuild"):
+        Index.open(index.folder, "nothing", DIM)
+
+
+def test_another_layout_is_refused(index: Index) -> None:
+    with pytest.raises(StoreError, match="another layout"):
+        Index.open(index.folder, index.name, DIM + 1)
+
+
+def test_vectors_must_fit(index: Index) -> None:
+    with pytest.raises(StoreError, match="shape"):
+        index.replace(rows("a", ["x"]), np.zeros((2, DIM), np.float32), ["a"])
+
+
+def test_remove_tables_keeps_one(tmp_path: Path) -> None:
+    for name in ("chunks_1", "chunks_2"):
+        Index.create(tmp_path, name, DIM)
+    remove_tables(tmp_path, "chunks_2")
+    assert [path.name for path in tmp_path.glob("*.lance")] == ["chunks_2.lance"]
+    assert Index.open(tmp_path, "chunks_2", DIM).documents() == {}
