@@ -463,3 +463,10 @@ def test_lone_surrogates_in_a_passage_cannot_be_quoted_but_do_no_harm() -> None:
     grammar = compile_grammar(FLAT, [("1", "before \ud800 after")], TOKENIZER)
     assert grammar.accepts(answer("1", "before"))
     assert grammar.accepts(answer("1", "after"))
+
+
+def test_many_passages_are_within_the_limits() -> None:
+    random_ = random.Random(0)
+    many = [(str(i), " ".join(f"w{random_.randrange(5000)}" for _ in range(200))) for i in range(50)]
+    text = dump_answer({"quote": " ".join(many[49][1].split()[40:60]), "source": "49"}, QUOTE_FIRST)
+    assert compile_grammar(QUOTE_FIRST, many, TOKENIZER).accepts(text)

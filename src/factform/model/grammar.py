@@ -43,6 +43,7 @@ _QUOTE_FORM = f"/{_VISIBLE}+(?:{_BLANK}+{_VISIBLE}+){{0,{QUOTE_WORDS - 1}}}/"
 _STRICT = {"whitespace_flexible": False, "item_separator": ITEM_SEPARATOR, "key_separator": KEY_SEPARATOR}
 _FLEXIBLE = {"whitespace_flexible": True}
 _PLAIN_KEYWORDS = {"type", "title", "description", "examples", "$comment", MARK}
+_FUEL = 50_000_000  # of the lexer; the library's own 1,000,000 ends between 30 and 50 passages of 200 words
 _ANY_ORDER_LIMIT = 7  # an object read in any order costs 2**properties rules
 
 Path = tuple[str, ...]
@@ -161,9 +162,11 @@ class CompiledGrammar:
 
 def _compiled(text: str, tokenizer: GrammarTokenizer) -> CompiledGrammar:
     grammar = llguidance.LLMatcher.grammar_from_lark(text)
-    matcher = llguidance.LLMatcher(tokenizer.inner, grammar, log_level=0)
+    limits = llguidance.LLParserLimits(initial_lexer_fuel=_FUEL, step_lexer_fuel=_FUEL // 10)
+    matcher = llguidance.LLMatcher(tokenizer.inner, grammar, log_level=0, limits=limits)
     if matcher.is_error():
-        raise GrammarError(f"this contract cannot be made a grammar: {_first_line(matcher.get_error())}")
+        said = _first_line(matcher.get_error())
+        raise GrammarError(f"no grammar can be made: {said}. Simplify the contract, or give fewer passages")
     return CompiledGrammar(text, tokenizer, Matcher(matcher, tokenizer))
 
 
