@@ -85,7 +85,7 @@ def make_twin(case: Case, passage: Passage, rng: random.Random, contract: Contra
     expected = _twin_expected(case.expected, twin.chunk.text, dict(spans), {path for path, _ in facts}, text, swaps)
     if expected is None or not _is_sound(twin.chunk.text, text, expected, contract, swaps):
         return None
-    answers = tuple(_rewrite(answer, swaps) for answer in case.answers)
+    answers = tuple(_rewrite(answer, swaps, years=True) for answer in case.answers)
     made = replace(case, id=f"{case.id}-{twin.chunk.id[:13]}", expected=expected, answers=answers)
     return made, twin
 
@@ -161,17 +161,24 @@ def _swap(token: Number, digits: str) -> Swap:
 def _leaf_values(leaf: Any) -> frozenset[Decimal]:
     if isinstance(leaf, int | float):
         return frozenset({abs(decimal_of(leaf))})
-    return frozenset().union(*(token.values() for token in _swappable(leaf))) if isinstance(leaf, str) else frozenset()
+    return (
+        frozenset().union(*(token.values() for token in _swappable(leaf, years=True)))
+        if isinstance(leaf, str)
+        else frozenset()
+    )
 
 
-def _swappable(text: str) -> list[Number]:
-    """Number tokens that stand alone and are neither a year nor in a date or quarter."""
+def _swappable(text: str, years: bool = False) -> list[Number]:
+    """Number tokens that stand alone and are neither a year nor in a date or quarter.
+
+    With `years` what looks like a year counts, too: the value 1940 of a leaf may be the 1,940 of a price.
+    """
     fixed = [(s, e) for s, e, _ in dates(text)] + [(s, e) for s, e, _ in quarters(text)]
     return [
         token
         for token in numbers(text)
         if token.free
-        and not is_year(token)
+        and (years or not is_year(token))
         and not (len(token.digits) > 1 and token.text[0] == "0" and token.exponents == (0,))
         and not any(s < token.end and token.start < e for s, e in fixed)
     ]
@@ -262,11 +269,11 @@ def _invent(word: str, words: set[str], rng: random.Random) -> str:
 # --- putting it together --------------------------------------------------------------------
 
 
-def _rewrite(text: str, swaps: Sequence[Swap]) -> str:
+def _rewrite(text: str, swaps: Sequence[Swap], years: bool = False) -> str:
     """`text` with every swap done at once; as long as before."""
     by_word = {s.old: s.new for s in swaps if s.exponents is None}
     pieces = list(text)
-    for token in _swappable(text):
+    for token in _swappable(text, years):
         if swap := next((s for s in swaps if s.takes(token)), None):
             pieces[token.start : token.end] = _pour(token.text, swap.new)
     for match in _WORD.finditer(text):
@@ -314,7 +321,7 @@ def _twin_expected(
         if path not in facts:
             return value
         if isinstance(value, str):
-            return _rewrite(value, swaps)
+            return _rewrite(value, swaps, years=True)
         new = _new_number(value, [old_text[s:e] for s, e in spans.values()], swaps)
         if new is None:
             missing.append(path)
