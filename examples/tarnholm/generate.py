@@ -19,10 +19,11 @@ from source import contracts, policies, prices, products, results
 from source.common import Document, Draw, Fact, Table, plain, sentences
 from source.render import render
 
-SEED = 20261
+SEED = 20762
 EXAMPLES, CASES = 320, 150
 UNANSWERABLE = 0.2
 TABLE_SHARE = 0.25
+SHARES = {"results": 0.28, "product": 0.24, "contract": 0.19, "policy": 0.17, "price": 0.12}
 HANDLING = {"results": "public", "price": "public", "product": "public", "policy": "internal", "contract": "restricted"}
 LATEST_QUESTION = "What was the group's revenue in the latest quarter?"
 
@@ -115,13 +116,22 @@ def answerable_row(rng: random.Random, document: Document, fact: Fact) -> dict[s
 
 
 def choose_facts(rng: random.Random, documents: Sequence[Document], count: int) -> list[tuple[Document, Fact]]:
+    """`count` facts, so many of each kind of document as SHARES says (rounding falls to the last kind)."""
+    chosen: list[tuple[Document, Fact]] = []
+    for kind, share in SHARES.items():
+        wanted = count - len(chosen) if kind == list(SHARES)[-1] else round(share * count)
+        chosen += deal(rng, [d for d in documents if d.kind == kind], wanted)
+    return chosen
+
+
+def deal(rng: random.Random, documents: Sequence[Document], count: int) -> list[tuple[Document, Fact]]:
     """`count` facts, one document after the other, with at most a quarter of them from tables."""
     queues = [(d, rng.sample(d.facts, len(d.facts))) for d in documents]
     chosen: list[tuple[Document, Fact]] = []
     tables = 0
     while len(chosen) < count:
         if not any(queue for _, queue in queues):
-            raise SystemExit(f"only {len(chosen)} of {count} facts in {len(documents)} documents; add facts")
+            raise SystemExit(f"only {len(chosen)} of {count} {documents[0].kind} facts in {len(documents)} documents")
         for document, queue in queues:
             if queue and len(chosen) < count:
                 fact = queue.pop()

@@ -103,8 +103,9 @@ def row_quote(cells: Iterable[str]) -> str:
 
 
 def interleave(draw: Draw, facts: list[str], fillers: list[str]) -> str:
-    """One paragraph of fact sentences, kept in order, among filler sentences, opened by a filler where there is one."""
-    opening, rest = fillers[:1], fillers[1:]
+    """One paragraph of fact sentences, kept in order, among filler sentences; every other one opens with a filler."""
+    cut = draw.rng.randrange(2) if facts else 1
+    opening, rest = fillers[:cut], fillers[cut:]
     slots: list[list[str]] = [[] for _ in range(len(facts) + 1)]
     for sentence in rest:
         slots[draw.rng.randrange(len(slots))].append(sentence)

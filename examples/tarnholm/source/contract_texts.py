@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables and prose, one entry a line)
 """Clauses of Tarnholm's contracts: how a term is stated, asked for, and what stands around it.
 
 Knows nothing of partners and figures.

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables and prose, one entry a line)
 """Supply and customer contracts of Tarnholm Hydraulics: a table of agreed terms, and the clauses that state them.
 
 Knows nothing of the other kinds of documents.
@@ -21,6 +22,11 @@ FRAMES = (
     "Can you look up the {np} in the {e} agreement?",
 )
 
+STRANGERS = (
+    "Grandal Pipeworks", "Ovenmark Castings", "Sundvarg Terminals", "Brattle Moor Utilities", "Pellworth Gaskets",
+    "Nordhask Cables", "Ilmerstad Breweries", "Corvane Electronics", "Haddelow Chemicals", "Tursk Municipal Heating",
+)  # fmt: skip
+ANNEXES = ("Annex A: scope", "Annex B: prices", "Annex C: packing", "Annex D: critical equipment", "Annex E: contacts")
 CLAUSES = (
     ("Subject matter and volume", ("volume", "min_order", "forecast")),
     ("Term and termination", ("term", "notice", "cure")),
@@ -95,11 +101,11 @@ def document(draw: Draw, c: Contract) -> Document:
             continue
         made = [fact(draw, c, name) for name in present]
         facts += made
-        fillers = [fill(c, s) for s in draw.some(BOILERPLATE[heading], max(2, 5 - len(made)))]
+        fillers = [fill(c, s) for s in draw.some(BOILERPLATE[heading], max(2, 4 - len(made)))]
         number += 1
         sections.append(Section(f"{number}. {heading}", (interleave(draw, [f.quote for f in made], fillers),)))
-    closing = " ".join(fill(c, s) for s in draw.some(BOILERPLATE["Final provisions"], 4))
-    sections.append(Section(f"{number + 1}. Final provisions", (closing,)))
+    closing = " ".join(fill(c, s) for s in draw.some(BOILERPLATE["Final provisions"], 3))
+    sections.append(Section(f"{number + 1}. Final provisions", (closing, "Annexes:", ANNEXES)))
     title = f"{upper_first(c.kind)} with {c.partner}"
     byline = (
         f"Between Tarnholm Hydraulics and {c.partner} (the “{c.role}”), signed on {c.date}. Classification: restricted."
@@ -150,6 +156,7 @@ def questions(partner: str, name: str) -> tuple[str, ...]:
 
 
 def misses(draw: Draw, c: Contract) -> tuple[Miss, ...]:
-    """Clauses this contract does not have."""
-    absent = [n for n in TERMS if n not in c.terms]
-    return tuple(Miss(questions(c.partner, n), (c.id,), tuple(TERMS[n]["words"])) for n in absent)
+    """Clauses this contract does not have, and terms of a contract nobody signed."""
+    absent = [Miss(questions(c.partner, n), (c.id,), tuple(TERMS[n]["words"])) for n in TERMS if n not in c.terms]
+    stranger = draw.one(STRANGERS)
+    return (*absent, Miss(questions(stranger, draw.rng.choice(list(c.terms))), (), (stranger,)))

@@ -7,8 +7,8 @@ is a near miss, with words the document must not contain.
 
 from __future__ import annotations
 
-from .common import Document, Draw, Fact, Miss, Section, plain, upper_first
-from .policy_texts import POLICIES
+from .common import Document, Draw, Fact, Miss, Section, Table, plain, upper_first
+from .policy_texts import CLOSING, CLOSING_HEADINGS, POLICIES, ROLES
 
 FRAMES = (
     "What is the {np} under the {policy}?",
@@ -64,7 +64,16 @@ def document(draw: Draw, id: str, split: str, title: str, byline: str, text: str
         else:
             close_paragraph()
     close_section()
+    sections.append(closing(draw, byline))
     return Document(id, "policy", title, byline, tuple(sections), tuple(facts), tuple(misses), split)
+
+
+def closing(draw: Draw, byline: str) -> Section:
+    """Who looks after the policy: sentences and a table without figures."""
+    owner = byline.removeprefix("Issued by the ").split(".")[0]
+    text = " ".join(s.format(owner=owner) for s in draw.some(CLOSING, 5))
+    rows = ((upper_first(owner), "owns the text and answers questions"), *draw.rng.sample(ROLES, 3))
+    return Section(draw.one(CLOSING_HEADINGS), (text, Table(("Role", "Task"), rows)))
 
 
 def questions(policy: str, np: str, wh: str) -> tuple[str, ...]:

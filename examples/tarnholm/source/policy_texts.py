@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables and prose, one entry a line)
 """The policy texts themselves: one entry a document, in the markup described in `policies.py`.
 
 Knows nothing of how they are turned into files.
@@ -343,6 +344,31 @@ The Head of Safety reads every report and replies to the person who wrote it.
 ! How many fire drills a year does the health and safety policy prescribe? | fire drill, evacuation
 ! What blood alcohol limit does the health and safety policy set? | alcohol
 """
+
+CLOSING_HEADINGS = ("Responsibilities and review", "Responsibilities", "Roles, exceptions and review", "Who does what")
+CLOSING = (
+    "The {owner} is responsible for this text and for training those who apply it.",
+    "Exceptions are possible if the {owner} agrees in writing before the event.",
+    "Earlier versions are kept in the archive and may be compared with the current one.",
+    "Line managers explain the rules to new colleagues and set an example.",
+    "The works council was heard before the text came into force.",
+    "Suggestions for clearer wording are welcome at any time.",
+    "Breaches are discussed openly with the person concerned before any further step is taken.",
+    "Where this policy and the law disagree, the law applies.",
+    "The text is reviewed when an audit, an accident or a change in the law gives reason to do so.",
+    "Translations are provided for the depots; in case of doubt the English text is decisive.",
+    "Internal audit checks by sampling whether the rules are followed.",
+    "Questions that come up often are collected and answered on the internal pages.",
+)
+ROLES = (
+    ("Line managers", "apply the rules in their teams"),
+    ("Works council", "is heard before changes"),
+    ("Internal audit", "checks by sampling"),
+    ("HR desk", "keeps signed agreements"),
+    ("Depot managers", "report local difficulties"),
+    ("Legal desk", "watches changes in the law"),
+    ("Finance desk", "books and pays what has been approved"),
+)
 
 POLICIES = (
     ("policies/business-travel.md", "examples", "Business travel policy", "Issued by the Head of Finance. Classification: internal.", TRAVEL),

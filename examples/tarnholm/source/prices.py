@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .common import Document, Draw, Fact, Miss, Section, Table, interleave, plain, row_quote
-from .price_texts import CONDITIONS, FILLERS, ITEM_SENTENCES, LISTS
+from .price_texts import CONDITIONS, FILLERS, HEADINGS, ITEM_SENTENCES, LISTS
 
 ITEM_FRAMES = (
     "What does the {i} cost in the {y} price list?",
@@ -29,6 +29,11 @@ CONDITION_FRAMES = (
     "What {np} does the {y} {l} price list name?",
 )
 
+CONDITION_SECTIONS = (
+    ("Ordering and delivery", ("min_order", "small_order", "express", "delivery", "packing")),
+    ("Discounts, payment and validity", ("volume", "validity", "increase", "payment", "price_hold")),
+)
+
 
 @dataclass(frozen=True)
 class PriceList:
@@ -42,6 +47,11 @@ class PriceList:
     conditions: dict[str, str]
     absent: tuple[str, ...]
 
+    @property
+    def family(self) -> str:
+        """Which sentences fit: goods, service or rental."""
+        return {"Service": "service", "Rental item": "rental"}.get(self.noun, "goods")
+
 
 def build(draw: Draw) -> list[Document]:
     return [document(draw, PriceList(**entry)) for entry in LISTS]
@@ -49,30 +59,39 @@ def build(draw: Draw) -> list[Document]:
 
 def document(draw: Draw, p: PriceList) -> Document:
     facts: list[Fact] = []
-    opening = " ".join(s.format(l=p.label, y=p.year) for s in draw.some(FILLERS["opening"], 4))
-    sections = [Section("About this list", (opening,))]
-    rows = tuple(p.table)
-    for item, article, price in rows:
-        facts.append(item_fact(p, item, price, row_quote((item, article, price)), table=True))
-    note = " ".join(draw.some(FILLERS["table"], 3))
-    sections.append(Section(f"{p.noun} {p.year}", (note, Table((p.noun, "Article", "Price in EUR"), rows))))
+    opening = " ".join(s.format(l=p.label, y=p.year) for s in fillers(draw, p, "opening", 5))
+    sections = [Section("About this list", (opening,)), price_table(draw, p, facts)]
     half = (len(p.prose) + 1) // 2
-    for heading, items in ((draw.one(FILLERS["more"]), p.prose[:half]), (draw.one(FILLERS["further"]), p.prose[half:])):
+    for headings, items in zip(HEADINGS[p.family], (p.prose[:half], p.prose[half:]), strict=True):
         made = [item_fact(p, i, v, draw.one(ITEM_SENTENCES).format(i=i, v=v, y=p.year)) for i, v in items]
-        facts += made
-        sections.append(Section(heading, (interleave(draw, [f.quote for f in made], draw.some(FILLERS["items"], 4)),)))
-    for heading, names in (
-        ("Ordering and delivery", ("min_order", "small_order", "express", "delivery", "packing")),
-        ("Discounts, payment and validity", ("volume", "validity", "increase", "payment", "price_hold")),
-    ):
+        sections.append(prose(draw, p, draw.one(headings), "items", made, facts))
+    for heading, names in CONDITION_SECTIONS:
         made = [condition_fact(draw, p, n) for n in names if n in p.conditions]
-        facts += made
-        if made:
-            text = interleave(draw, [f.quote for f in made], draw.some(FILLERS[heading], 4))
-            sections.append(Section(heading, (text,)))
+        sections.append(prose(draw, p, heading, heading, made, facts))
     title = f"Price list {p.year}: {p.label}"
     byline = f"Tarnholm Hydraulics, sales desk. Valid from 1 January {p.year}. Classification: public."
     return Document(p.id, "price", title, byline, tuple(sections), tuple(facts), misses(p), p.split)
+
+
+def fillers(draw: Draw, p: PriceList, name: str, count: int) -> list[str]:
+    """`count` sentences that fit what the list sells, in mixed order."""
+    own = draw.some(FILLERS[name][p.family], (count + 1) // 2)
+    chosen = own + draw.some(FILLERS[name]["any"], count - len(own))
+    draw.rng.shuffle(chosen)
+    return chosen
+
+
+def price_table(draw: Draw, p: PriceList, facts: list[Fact]) -> Section:
+    facts += [
+        item_fact(p, item, price, row_quote((item, article, price)), table=True) for item, article, price in p.table
+    ]
+    note = " ".join(fillers(draw, p, "table", 3))
+    return Section(f"{p.noun} {p.year}", (note, Table((p.noun, "Article", "Price in EUR"), tuple(p.table))))
+
+
+def prose(draw: Draw, p: PriceList, heading: str, pool: str, made: list[Fact], facts: list[Fact]) -> Section:
+    facts += made
+    return Section(heading, (interleave(draw, [f.quote for f in made], fillers(draw, p, pool, 4)),))
 
 
 def item_fact(p: PriceList, item: str, price: str, quote: str, table: bool = False) -> Fact:
@@ -95,5 +114,5 @@ def misses(p: PriceList) -> tuple[Miss, ...]:
     """Conditions and articles this list does not have."""
     missing = [n for n in CONDITIONS if n not in p.conditions]
     conditions = [Miss(condition_questions(p, n), (p.id,), tuple(CONDITIONS[n]["words"])) for n in missing]
-    items = [Miss(tuple(f.format(i=i, y=p.year) for f in ITEM_FRAMES), (p.id,), (i,)) for i in p.absent]
+    items = [Miss(tuple(f.format(i=i, y=p.year) for f in ITEM_FRAMES), (), (i,)) for i in p.absent]
     return (*conditions, *items)

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables and prose, one entry a line)
 """Product notes: a table of specifications, and the prose and tables that state them.
 
 Knows nothing of prices: a note describes a machine, a price list sells it.
@@ -8,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .common import Document, Draw, Fact, Miss, Section, Table, interleave, plain, row_quote
-from .product_texts import BACKGROUND, SPECS
+from .product_texts import APPLICATIONS, BACKGROUND, ROWS, SHEET, SHEET_END, SPECS
 
 FRAMES = (
     "What is the {np} of the {e}?",
@@ -30,13 +31,18 @@ PARTS = (
     ("Warranty, storage and spare parts", ("warranty", "storage", "parts", "life")),
 )
 
+IMAGINED = ("18", "33", "47", "64", "85", "145")
+FAMILY = {"Torvik": "dry", "Hauk": "dry", "Skelda": "wet", "Dype": "wet", "Kvern": "wet"} | dict.fromkeys(
+    ("Ryst", "Vannor", "Maren"), "unit"
+)
+
 UNIT_TEXT = {
-    "m3_per_h": ("{v} m³/h", "{v} cubic metres per hour"),
+    "m3_per_h": ("{v} m³/h", "{v} cubic meters per hour"),
     "bar": ("{v} bar",),
     "kg": ("{v} kg", "{v} kilograms"),
     "kW": ("{v} kW", "{v} kilowatts"),
     "dB": ("{v} dB", "{v} decibels"),
-    "mm": ("{v} mm", "{v} millimetres"),
+    "mm": ("{v} mm", "{v} millimeters"),
     "celsius": ("{v} °C", "{v} degrees Celsius"),
     "hours": ("{v} hours", "{v} operating hours"),
 }
@@ -51,6 +57,11 @@ class Product:
     use: str
     table: tuple[str, ...]
     specs: dict[str, str]
+
+    @property
+    def family(self) -> str:
+        """Which background sentences fit: a pump standing dry, a pump under water, or a treatment unit."""
+        return FAMILY[self.name.split()[0]]
 
 
 def product(id: str, split: str, name: str, type: str, use: str, table: str, **specs: str) -> Product:
@@ -96,41 +107,40 @@ def document(draw: Draw, p: Product) -> Document:
     sections, facts = [overview(draw, p)], []
     rows: list[tuple[str, str, str]] = []
     for heading, names in PARTS:
-        prose = [n for n in names if n in p.specs and n not in p.table]
-        for name in names:
-            if name in p.table:
-                fact, row = table_fact(p, name)
-                facts.append(fact)
-                rows.append(row)
-        made = [prose_fact(draw, p, n) for n in prose]
-        facts += made
-        if made:
-            fillers = [s.format(e=p.name, type=p.type) for s in draw.some(BACKGROUND[heading], max(3, 5 - len(made)))]
-            sections.append(Section(heading, (interleave(draw, [f.quote for f in made], fillers),)))
+        present = [n for n in names if n in p.specs]
+        stated = [prose_fact(draw, p, n) for n in present if n not in p.table]
+        shown = [table_fact(p, n) for n in present if n in p.table]
+        facts += [*stated, *(f for f, _ in shown)]
+        rows += [row for _, row in shown]
+        if stated:
+            fillers = background(draw, p, heading, max(3, 5 - len(stated)))
+            sections.append(Section(heading, (interleave(draw, [f.quote for f in stated], fillers),)))
     sections.append(data_sheet(draw, p, rows))
     title = f"Product note: {p.name} {p.type}"
-    return Document(
-        p.id,
-        "product",
-        title,
-        "Tarnholm Hydraulics, product management. Classification: public.",
-        tuple(sections),
-        tuple(facts),
-        misses(p),
-        p.split,
-    )
+    byline = "Tarnholm Hydraulics, product management. Classification: public."
+    return Document(p.id, "product", title, byline, tuple(sections), tuple(facts), misses(draw, p), p.split)
 
 
 def overview(draw: Draw, p: Product) -> Section:
-    fillers = [s.format(e=p.name, type=p.type, use=p.use) for s in draw.some(BACKGROUND["Overview"], 4)]
-    return Section("Overview", (f"The {p.name} is a {p.type} made for {p.use}. " + " ".join(fillers),))
+    article = "an" if p.type[0] in "aeio" else "a"
+    opening = f"The {p.name} is {article} {p.type} made for {p.use}. "
+    places = tuple(draw.some(APPLICATIONS[p.family], 3))
+    return Section("Overview", (opening + " ".join(background(draw, p, "Overview", 4)), "It is also used in:", places))
+
+
+def background(draw: Draw, p: Product, heading: str, count: int) -> list[str]:
+    """`count` sentences that fit the kind of machine, those of its own family first in line."""
+    own = draw.some(BACKGROUND[heading][p.family], min(2, count))
+    chosen = own + draw.some(BACKGROUND[heading]["any"], count - len(own))
+    draw.rng.shuffle(chosen)
+    return [s.format(e=p.name, type=p.type) for s in chosen]
 
 
 def data_sheet(draw: Draw, p: Product, rows: list[tuple[str, str, str]]) -> Section:
-    extra = [tuple(row) for row in draw.rng.sample(BACKGROUND["rows"], 3)]
+    extra = draw.rng.sample(ROWS["any"] + ROWS[p.family], 3)
     table = Table(("Property", "Value", "Remark"), (*rows, *extra))
-    note = draw.one(BACKGROUND["sheet"]).format(e=p.name)
-    return Section(f"Data sheet {p.name}", (note, table, draw.one(BACKGROUND["sheet_end"]).format(e=p.name)))
+    note = draw.one(SHEET).format(e=p.name)
+    return Section(f"Data sheet {p.name}", (note, table, draw.one(SHEET_END).format(e=p.name)))
 
 
 def prose_fact(draw: Draw, p: Product, name: str) -> Fact:
@@ -152,6 +162,8 @@ def questions(name: str, spec: str) -> tuple[str, ...]:
     return tuple(framed + [q.format(e=name) for q in SPECS[spec]["questions"]])
 
 
-def misses(p: Product) -> tuple[Miss, ...]:
-    """Specifications this note does not give."""
-    return tuple(Miss(questions(p.name, n), (p.id,), tuple(SPECS[n]["words"])) for n in SPECS if n not in p.specs)
+def misses(draw: Draw, p: Product) -> tuple[Miss, ...]:
+    """Specifications this note does not give, and those of a machine nobody makes."""
+    absent = [Miss(questions(p.name, n), (p.id,), tuple(SPECS[n]["words"])) for n in SPECS if n not in p.specs]
+    imagined = f"{p.name.split()[0]} {draw.rng.choice(IMAGINED)}"
+    return (*absent, *(Miss(questions(imagined, n), (), (imagined,)) for n in list(p.specs)[:2]))

@@ -49,7 +49,7 @@ def web_page(document: Document) -> str:
     out = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         f"<title>{html.escape(document.title)}</title>",
-        "<style>body { font-family: sans-serif; max-width: 44em; margin: 2em auto; } td, th { padding: 0.2em 1em; }</style>",
+        "<style>body { font-family: sans-serif; max-width: 44em; margin: 2em auto; }</style>",
         f"</head>\n<body>\n<main>\n<h1>{html.escape(document.title)}</h1>\n<p>{html.escape(document.byline)}</p>",
     ]
     for section in document.sections:

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables and prose, one entry a line)
 """How a figure of a report is stated and asked for, and the commentary around it.
 
 Knows nothing of particular quarters.
@@ -8,7 +9,7 @@ from typing import Any
 REGION_NAMES = ("Nordic", "Central European", "Southern European", "Overseas")
 
 HEADINGS = {
-    "summary": ("revenue", "profit"),
+    "summary": ("revenue", "growth", "profit"),
     "orders": ("intake", "backlog", "delivery", "lead"),
     "regions": (),
     "earnings": ("margin", "net", "research", "dividend"),
@@ -27,6 +28,16 @@ FIGURES: dict[str, dict[str, Any]] = {
             "In {p} revenue reached {v}.",
             "{E} recorded revenue of {v}.",
             "Revenue for {p} amounted to {v}, with deliveries spread evenly over the months.",
+        ),
+    },
+    "growth": {
+        "unit": "percent",
+        "names": ("revenue growth over the same period of the previous year", "year-on-year revenue growth"),
+        "words": ("year before", "previous year"),
+        "sentences": (
+            "That is {v} more than in the same period of the year before.",
+            "Compared with the same period of the previous year, revenue grew by {v}.",
+            "Growth over the same period of the previous year was {v}.",
         ),
     },
     "profit": {
@@ -95,7 +106,7 @@ FIGURES: dict[str, dict[str, Any]] = {
         ),
     },
     "dividend": {
-        "unit": "EUR", "names": ("proposed dividend per share", "dividend per share"), "words": ("dividend",),
+        "unit": "EUR", "digits": 2, "names": ("proposed dividend per share", "dividend per share"), "words": ("dividend",),
         "sentences": ("The board proposes a dividend of {v} per share.", "Shareholders are to receive a dividend of {v} for each share."),
     },
     "capex": {
@@ -123,7 +134,7 @@ FIGURES: dict[str, dict[str, Any]] = {
         ),
     },
     "dso": {
-        "unit": "days", "names": ("average collection period for invoices", "days sales outstanding"), "words": ("collection", "customers took"),
+        "unit": "days", "digits": 0, "names": ("average collection period for invoices", "days sales outstanding"), "words": ("collection", "customers took"),
         "sentences": (
             "Customers took {v} on average to pay their invoices.",
             "The average collection period for invoices was {v}.",
@@ -152,7 +163,7 @@ FIGURES: dict[str, dict[str, Any]] = {
         ),
     },
     "people": {
-        "unit": "people", "names": ("headcount", "number of employees"), "words": ("employed", "workforce"),
+        "unit": "people", "digits": 0, "names": ("headcount", "number of employees"), "words": ("employed", "workforce"),
         "sentences": (
             "{E} employed {v} at the end of {p}.",
             "The workforce numbered {v} on the closing date.",
@@ -176,7 +187,7 @@ FIGURES: dict[str, dict[str, Any]] = {
         ),
     },
     "apprentices": {
-        "unit": "people", "names": ("number of apprentices", "apprentice headcount"), "words": ("apprentice",),
+        "unit": "people", "digits": 0, "names": ("number of apprentices", "apprentice headcount"), "words": ("apprentice",),
         "sentences": (
             "A total of {v} were enrolled as apprentices.",
             "The apprentice program counted {v} at the end of {p}.",
@@ -190,6 +201,21 @@ FIGURES: dict[str, dict[str, Any]] = {
         ),
     },
 }  # fmt: skip
+
+TOPICS = (
+    "start of the new planning software in the depots",
+    "renewal of two framework contracts with public water suppliers",
+    "refurbishment of the test stands",
+    "first deliveries of the revised grinder pump",
+    "training center opened next to the main plant",
+    "switch of the vehicle fleet to electric vans",
+    "new regional depot in the south",
+    "audit of the foundry cell by a large customer",
+    "extension of remote monitoring to older booster stations",
+    "pilot of a take-back scheme for worn pumps",
+    "consolidation of two warehouses",
+    "new application desk for filter units",
+)
 
 FILLERS: dict[str, Any] = {
     "heading summary": ("Summary", "At a glance", "Overview", "Business in brief"),
@@ -213,7 +239,7 @@ FILLERS: dict[str, Any] = {
         "Several deliveries planned for the following period could be brought forward.",
         "Price adjustments made at the turn of the year were accepted without major losses of customers.",
         "Exchange rates had little influence because most contracts are written in euros.",
-        "A late winter delayed work on open construction sites and with it some acceptances.",
+        "Bad weather delayed work on open construction sites and with it some acceptances.",
         "The management board considers the development satisfactory and broadly in line with the plan.",
         "Competition remained strong in standard products and moderate in engineered units.",
         "Two framework contracts with public water suppliers were renewed on unchanged terms.",

@@ -1,6 +1,6 @@
-"""Quarterly and annual results: figures drawn once from a seed so that they hang together, and the reports stating them.
+"""Quarterly and annual results of the group and its divisions, and the questions about them.
 
-Knows nothing of the other kinds of documents. Backlog, margins and regional sums follow from the drawn figures.
+Knows nothing of the other kinds of documents, nor of where the figures come from (`result_figures.py`).
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .common import Document, Draw, Fact, Miss, Section, Table, interleave, plain, row_quote
-from .result_texts import FIGURES, FILLERS, HEADINGS, REGION_NAMES
+from .result_figures import QUARTERS, annual, division_figures, group_series
+from .result_texts import FIGURES, FILLERS, HEADINGS, REGION_NAMES, TOPICS
 
 FRAMES = (
     "What was {poss} {np} in {p}?",
@@ -20,17 +21,16 @@ FRAMES = (
     "I am looking for {poss} {np} in {p}.",
     "Can you tell me {poss} {np} for {p}?",
 )
-QUARTERS = tuple((year, quarter) for year in (2024, 2025, 2026) for quarter in (1, 2, 3, 4))
 CASES = {"2024-Q3", "2025-Q1", "2025-Q4", "2026-Q2", "2025", "Service 2025-Q3", "Water Treatment 2026-Q1"}
 FORMATS = {
-    "2024-Q1": "md", "2024-Q2": "pdf", "2024-Q3": "html", "2024-Q4": "docx", "2025-Q1": "md", "2025-Q2": "md", "2025-Q3": "html",
-    "2025-Q4": "pdf", "2026-Q1": "docx", "2026-Q2": "docx", "2024": "pdf", "2025": "pdf",
+    "2024-Q1": "md", "2024-Q2": "pdf", "2024-Q3": "html", "2024-Q4": "docx", "2025-Q1": "md", "2025-Q2": "md",
+    "2025-Q3": "html", "2025-Q4": "pdf", "2026-Q1": "docx", "2026-Q2": "docx", "2024": "pdf", "2025": "pdf",
 }  # fmt: skip
 DIVISIONS = (
     ("Pumps", 2025, 2, "md"),
     ("Service", 2025, 3, "html"),
     ("Water Treatment", 2026, 1, "md"),
-    ("Water Treatment", 2025, 4, "html"),
+    ("Water Treatment", 2025, 4, "md"),
     ("Pumps", 2026, 2, "md"),
 )
 LATEST = "results/latest.md"
@@ -54,18 +54,20 @@ class Period:
 
 @dataclass(frozen=True)
 class Entity:
-    """Who reports: `subject` opens a sentence, `possessive` stands in a question."""
+    """Who reports: `subject` opens a sentence; `names` are what a question calls it, alone and as an owner."""
 
     name: str
     subject: str
-    possessive: str
+    names: tuple[tuple[str, str], ...]
 
 
-GROUP = Entity("group", "The group", "the group's")
+GROUP = Entity(
+    "group", "The group", (("the group", "the group's"), ("Tarnholm", "Tarnholm's"), ("the group", "the group's"))
+)
 
 
 def division(name: str) -> Entity:
-    return Entity(name, "The division", f"the {name} division's")
+    return Entity(name, "The division", ((f"the {name} division", f"the {name} division's"),))
 
 
 def build(draw: Draw) -> list[Document]:
@@ -84,7 +86,7 @@ def build(draw: Draw) -> list[Document]:
     for name, year, quarter, extension in DIVISIONS:
         period = Period.quarter(year, quarter)
         id = f"results/{name.lower().replace(' ', '-')}-{year}-q{quarter}.{extension}"
-        title = f"{name} division: results of {period.long}"
+        title = division_title(name, period)
         made.append(report(draw, id, title, division(name), period, division_figures(draw, name)))
     return made
 
@@ -101,129 +103,63 @@ def latest(draw: Draw) -> tuple[Document, Document]:
     return versions[0], versions[1]
 
 
-def group_series(draw: Draw) -> dict[str, dict[str, float]]:
-    """Figures of every quarter. Backlog moves by intake less revenue; money in EUR million."""
-    rng, series, backlog, people = draw.rng, {}, 61.3, 1384
-    for index, (year, quarter) in enumerate(QUARTERS):
-        revenue = round(41.5 + 1.15 * index + (-1.8, 0.6, -0.4, 2.3)[quarter - 1] + rng.uniform(-0.9, 0.9), 1)
-        intake = round(revenue * rng.uniform(0.95, 1.14), 1)
-        backlog = round(backlog + intake - revenue, 1)
-        profit = round(revenue * rng.uniform(0.076, 0.112), 1)
-        people += rng.randrange(-6, 29)
-        series[f"{year}-Q{quarter}"] = {
-            "revenue": revenue,
-            "intake": intake,
-            "backlog": backlog,
-            "profit": profit,
-            "margin": round(100 * profit / revenue, 1),
-            "net": round(profit * rng.uniform(0.61, 0.72), 1),
-            "capex": round(rng.uniform(1.4, 3.9), 1),
-            "research": round(revenue * rng.uniform(0.031, 0.043), 1),
-            "cash": round(profit * rng.uniform(0.5, 1.25), 1),
-            "equity": round(37.5 + 0.45 * index + rng.uniform(-1.1, 1.1), 1),
-            "dso": float(rng.randrange(46, 63)),
-            "delivery": round(rng.uniform(88.5, 96.9), 1),
-            "people": float(people),
-            "training": round(rng.uniform(4.1, 9.8), 1),
-            "sickness": round(rng.uniform(3.2, 5.9), 1),
-        }
-    return series
-
-
-def annual(draw: Draw, series: dict[str, dict[str, float]], year: int) -> dict[str, float]:
-    quarters = [series[f"{year}-Q{q}"] for q in (1, 2, 3, 4)]
-    total = {
-        key: round(sum(q[key] for q in quarters), 1)
-        for key in ("revenue", "intake", "profit", "net", "capex", "research", "cash")
-    }
-    rng = draw.rng
-    return total | {
-        "margin": round(100 * total["profit"] / total["revenue"], 1),
-        "delivery": round(sum(q["delivery"] for q in quarters) / 4, 1),
-        "training": round(rng.uniform(19.5, 31.5), 1),
-        "dividend": round(rng.uniform(0.82, 1.64), 2),
-        "apprentices": float(rng.randrange(61, 98)),
-        "renewable": round(rng.uniform(52.0, 79.0), 1),
-        "tenure": round(rng.uniform(8.1, 11.9), 1),
-    }
-
-
-def division_figures(draw: Draw, name: str) -> dict[str, float]:
-    rng = draw.rng
-    share = {"Pumps": 0.52, "Service": 0.21, "Water Treatment": 0.24}[name]
-    revenue = round(50 * share + rng.uniform(-1.5, 2.5), 1)
-    profit = round(revenue * rng.uniform(0.07, 0.14), 1)
-    return {
-        "revenue": revenue,
-        "intake": round(revenue * rng.uniform(0.94, 1.17), 1),
-        "profit": profit,
-        "margin": round(100 * profit / revenue, 1),
-        "capex": round(rng.uniform(0.3, 1.2), 2),
-        "delivery": round(rng.uniform(87.5, 97.5), 1),
-        "people": float(int(1500 * share) + rng.randrange(-40, 40)),
-        "complaints": round(rng.uniform(6.2, 14.8), 1),
-        "utilization": round(rng.uniform(71.0, 93.0), 1),
-        "lead": round(rng.uniform(4.2, 11.6), 1),
-    }
-
-
 def report(draw: Draw, id: str, title: str, entity: Entity, period: Period, figures: dict[str, float]) -> Document:
-    sections, facts = [], []
+    sections: list[Section] = []
+    facts: list[Fact] = []
     for key, names in HEADINGS.items():
+        if key == "regions":
+            if entity is GROUP:
+                sections.append(regions(draw, period, figures["revenue"], facts))
+            continue
         made = [fact(draw, entity, period, n, figures[n], id == LATEST) for n in names if n in figures]
         facts += made
-        if key == "regions" and entity is GROUP:
-            section, rows = regions(draw, period, figures["revenue"])
-            sections.append(section)
-            facts += rows
-        elif made or key == "outlook":
-            count = 5 if key == "outlook" else max(3, 5 - len(made))
-            fillers = [s.format(E=entity.subject) for s in draw.some(FILLERS[key], count)]
-            heading = draw.one(FILLERS["heading " + key])
-            sections.append(Section(heading, (interleave(draw, [f.quote for f in made], fillers),)))
+        if made or key == "outlook":
+            sections.append(commentary(draw, entity, key, [f.quote for f in made]))
     byline = f"Tarnholm Hydraulics, investor relations. Report for {period.long}. Classification: public."
-    split = (
-        "cases" if period.code in CASES and entity is GROUP or f"{entity.name} {period.code}" in CASES else "examples"
-    )
-    return Document(
-        id, "results", title, byline, tuple(sections), tuple(facts), misses(draw, id, entity, period, figures), split
-    )
+    near = misses(draw, id, entity, period, figures)
+    return Document(id, "results", title, byline, tuple(sections), tuple(facts), near, split_of(entity, period))
 
 
-def regions(draw: Draw, period: Period, revenue: float) -> tuple[Section, list[Fact]]:
-    """Revenue by region; the shares sum to the revenue of the period."""
+def split_of(entity: Entity, period: Period) -> str:
+    name = period.code if entity is GROUP else f"{entity.name} {period.code}"
+    return "cases" if name in CASES else "examples"
+
+
+def commentary(draw: Draw, entity: Entity, key: str, stated: list[str]) -> Section:
+    """The figures of one heading among sentences without figures; the summary ends in a list of topics."""
+    count = 5 if key == "outlook" else max(3, 5 - len(stated))
+    fillers = [s.format(E=entity.subject) for s in draw.some(FILLERS[key], count)]
+    parts: list[str | tuple[str, ...] | Table] = [interleave(draw, stated, fillers)]
+    if key == "summary":
+        parts += ["Topics of the period:", tuple(draw.some(TOPICS, 3))]
+    return Section(draw.one(FILLERS["heading " + key]), tuple(parts))
+
+
+def regions(draw: Draw, period: Period, revenue: float, facts: list[Fact]) -> Section:
+    """Revenue by region; the regions sum to the revenue of the period."""
     rng = draw.rng
-    shares = [0.31 + rng.uniform(-0.02, 0.02), 0.28 + rng.uniform(-0.02, 0.02), 0.19 + rng.uniform(-0.02, 0.02)]
-    values = [round(revenue * s, 1) for s in shares]
+    values = [round(revenue * (share + rng.uniform(-0.02, 0.02)), 1) for share in (0.31, 0.28, 0.19)]
     values.append(round(revenue - sum(values), 1))
-    rows, facts = [], []
+    rows = []
     for name, value in zip(REGION_NAMES, values, strict=True):
-        row = (name, f"EUR {value} million", f"{rng.choice(('steady', 'growing', 'slower', 'mixed'))}")
-        rows.append(row)
+        rows.append((name, f"EUR {value} million", rng.choice(("steady", "growing", "slower", "mixed"))))
         np = f"revenue in the {name} region"
-        facts.append(
-            Fact("group", np, str(value), "EUR_m", period.code, row_quote(row), asked(GROUP, period, (np,)), table=True)
-        )
-    note = " ".join(draw.some(FILLERS["regions"], 3))
-    heading = draw.one(FILLERS["heading regions"])
-    return Section(
-        heading,
-        (note, Table(("Region", f"Revenue {period.short}", "Demand"), tuple(rows)), draw.one(FILLERS["regions end"])),
-    ), facts
+        questions = asked(GROUP, period, (np,))
+        facts.append(Fact("group", np, str(value), "EUR_m", period.code, row_quote(rows[-1]), questions, table=True))
+    table = Table(("Region", f"Revenue {period.short}", "Demand"), tuple(rows))
+    note, end = " ".join(draw.some(FILLERS["regions"], 3)), draw.one(FILLERS["regions end"])
+    return Section(draw.one(FILLERS["heading regions"]), (note, table, end))
 
 
 def fact(draw: Draw, entity: Entity, period: Period, name: str, value: float, named: bool) -> Fact:
     figure = FIGURES[name]
-    number = f"{int(value):,}" if figure["unit"] in ("people",) or name == "dso" else f"{value:,}"
-    text = shown(draw, number, figure["unit"])
+    number = f"{value:,.{figure.get('digits', 1)}f}"
     # "Latest quarter" is asked for without naming the quarter, so the sentence itself has to name it.
-    sentence = "Revenue came to {v} in {p}." if named and name == "revenue" else draw.one(figure["sentences"])
-    sentence = sentence.format(
-        v=text, E=entity.subject, e=lower_first(entity.subject), p=draw.one((period.short, period.long))
-    )
-    return Fact(
-        entity.name, name, plain(number), figure["unit"], period.code, sentence, asked(entity, period, figure["names"])
-    )
+    template = "Revenue came to {v} in {p}." if named and name == "revenue" else draw.one(figure["sentences"])
+    words = {"E": entity.subject, "e": lower_first(entity.subject), "p": draw.one((period.short, period.long))}
+    sentence = template.format(v=shown(draw, number, figure["unit"]), **words)
+    questions = asked(entity, period, figure["names"])
+    return Fact(entity.name, name, plain(number), figure["unit"], period.code, sentence, questions)
 
 
 def shown(draw: Draw, number: str, unit: str) -> str:
@@ -237,12 +173,13 @@ def shown(draw: Draw, number: str, unit: str) -> str:
 
 
 def asked(entity: Entity, period: Period, names: tuple[str, ...]) -> tuple[str, ...]:
-    who = "the group" if entity is GROUP else f"the {entity.name} division"
+    """Questions for a figure under each of its names, naming who reports and the period in turns."""
     out = []
     for index, frame in enumerate(FRAMES):
         for np in names:
             p = (period.short, period.long)[(index + len(np)) % 2]
-            out.append(frame.format(poss=entity.possessive, ent=who, np=np, p=p, P=p[0].upper() + p[1:]))
+            who, possessive = entity.names[(index + len(np)) // 2 % len(entity.names)]
+            out.append(frame.format(poss=possessive, ent=who, np=np, p=p, P=p[0].upper() + p[1:]))
     return tuple(out)
 
 
@@ -251,15 +188,19 @@ def lower_first(text: str) -> str:
 
 
 def misses(draw: Draw, id: str, entity: Entity, period: Period, figures: dict[str, float]) -> tuple[Miss, ...]:
-    """Figures this report does not give, and periods nobody reported."""
+    """Figures this report does not give, periods nobody reported, and quarters this division did not report."""
     absent = [n for n in FIGURES if n not in figures]
-    here = [Miss(asked(entity, period, FIGURES[n]["names"]), (id,), FIGURES[n]["words"]) for n in absent]
-    other = (
-        Period.quarter(2023, draw.rng.randrange(1, 5))
-        if draw.rng.random() < 0.6
-        else Period.quarter(2027, draw.rng.randrange(1, 3))
-    )
-    there = [
-        Miss(asked(entity, other, FIGURES[n]["names"]), (id,), (other.short, other.long)) for n in list(figures)[:5]
-    ]
-    return (*here, *there)
+    out = [Miss(asked(entity, period, FIGURES[n]["names"]), (id,), FIGURES[n]["words"]) for n in absent]
+    year, quarter = draw.rng.choice(((2023, 1), (2023, 2), (2023, 3), (2023, 4), (2027, 1), (2027, 2)))
+    other = Period.quarter(year, quarter)
+    out += [Miss(asked(entity, other, FIGURES[n]["names"]), (), (other.short, other.long)) for n in list(figures)[:4]]
+    if entity is not GROUP:
+        reported = [(y, q) for name, y, q, _ in DIVISIONS if name == entity.name]
+        silent = Period.quarter(*draw.rng.choice([q for q in QUARTERS[:10] if q not in reported]))
+        title = division_title(entity.name, silent)
+        out += [Miss(asked(entity, silent, FIGURES[n]["names"]), (), (title,)) for n in list(figures)[:4]]
+    return tuple(out)
+
+
+def division_title(name: str, period: Period) -> str:
+    return f"{name} division: results of {period.long}"
