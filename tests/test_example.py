@@ -65,7 +65,7 @@ def test_generator_writes_what_is_committed(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(EXAMPLE / "generate.py"), "--out", str(tmp_path)], check=True)
     written = documents(tmp_path)
     handmade = {f"behaviors/desk/{name}" for name in ("behavior.toml", "instructions.md", "schema.json")}
-    kept = [n for n in documents(EXAMPLE) if n.startswith(("documents", "behaviors")) and n not in handmade]
+    kept = [n for n in documents(EXAMPLE) if n.startswith(("documents", "behaviors/desk/")) and n not in handmade]
     assert written == kept
     for name in written:
         if name.endswith((".pdf", ".docx")):

@@ -19,7 +19,7 @@ from source import contracts, policies, prices, products, results
 from source.common import Document, Draw, Fact, Table, plain, sentences
 from source.render import render
 
-SEED = 20762
+SEED = 2026
 EXAMPLES, CASES = 320, 150
 UNANSWERABLE = 0.2
 TABLE_SHARE = 0.25
@@ -36,10 +36,10 @@ class Split:
 
 
 def main(out: Path) -> None:
-    documents = [
-        d for module in (results, prices, policies, contracts, products) for d in module.build(draw(module.__name__))
-    ]
-    before, after = results.latest(draw(results.__name__))
+    modules = (results, prices, policies, contracts, products)
+    streams = {module: draw(module.__name__) for module in modules}
+    documents = [d for module, stream in streams.items() for d in module.build(stream)]
+    before, after = results.latest(streams[results])
     check(documents, before, after)
     for document in (*documents, before):
         write(out / "documents" / document.id, render(document))
@@ -183,20 +183,21 @@ def text_of(document: Document) -> str:
 
 def check(documents: Sequence[Document], before: Document, after: Document) -> None:
     """Stop if a fact is stated twice, a quote is not where it should be, or a question has two answers."""
-    faults = [*fact_faults((*documents, before)), *fact_faults([after])]
-    faults += list(question_faults(documents))
+    faults = [*fact_faults((*documents, before, after)), *question_faults(documents)]
     if faults:
         raise SystemExit("\n".join(faults))
 
 
 def fact_faults(documents: Sequence[Document]) -> Iterable[str]:
-    texts = {d.id: text_of(d) for d in documents}
+    everything = "\n\n".join(text_of(d) for d in documents)
     stated: dict[tuple[str, str, str], str] = {}
     for document in documents:
         for fact in document.facts:
             where = f"{document.id}: {fact.attribute}"
-            if texts[document.id].count(fact.quote) != 1:
-                yield f"{where}: quote stands {texts[document.id].count(fact.quote)} times: {fact.quote}"
+            if fact.quote not in text_of(document):
+                yield f"{where}: the quote is not in the document: {fact.quote}"
+            if everything.count(fact.quote) != 1:
+                yield f"{where}: the quote stands {everything.count(fact.quote)} times in all documents: {fact.quote}"
             if fact.value not in [plain(n) for n in re.findall(r"\d[\d,]*(?:\.\d+)?", fact.quote)]:
                 yield f"{where}: {fact.value} is not a number of the quote: {fact.quote}"
             words = len(fact.quote.split())

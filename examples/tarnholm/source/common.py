@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 UNITS = (
@@ -71,6 +71,7 @@ class Draw:
 
     rng: random.Random
     packs: dict[tuple[str, ...], list[str]] = field(default_factory=dict)
+    said: set[str] = field(default_factory=set)
 
     def one(self, pool: Sequence[str]) -> str:
         pack = self.packs.setdefault(tuple(pool), [])
@@ -87,6 +88,15 @@ class Draw:
             if entry not in chosen:
                 chosen.append(entry)
         return chosen
+
+    def unsaid(self, make: Callable[[], str]) -> str:
+        """A sentence from `make` that was not written before, so that a quote stands in one document only."""
+        for _ in range(50):
+            sentence = make()
+            if sentence not in self.said:
+                self.said.add(sentence)
+                return sentence
+        raise SystemExit(f"every wording was used before, the last one was {sentence!r}; add templates")
 
 
 def upper_first(text: str) -> str:

@@ -12,6 +12,7 @@ TERMS: dict[str, dict[str, Any]] = {
         "questions": ("How long does the contract with {e} run?", "For how many years was the contract with {e} concluded?"),
         "words": ("fixed term",),
         "sentences": (
+            "The agreement begins on signature and has a fixed term of {v}.",
             "This agreement is concluded for a fixed term of {v} from the date of signature.",
             "The fixed term of this agreement is {v}, beginning on the day of signature.",
             "The parties agree on a fixed term of {v}, after which the agreement continues unless it is terminated.",
@@ -22,6 +23,7 @@ TERMS: dict[str, dict[str, Any]] = {
         "questions": ("With how much notice can the contract with {e} be terminated?", "How many months of notice apply to the {e} contract?"),
         "words": ("notice",),
         "sentences": (
+            "The agreement can be ended by written notice of {v}.",
             "Either party may terminate this agreement in writing with a notice period of {v}.",
             "Ordinary termination requires written notice of {v} to the end of a calendar quarter.",
             "A notice period of {v} applies to ordinary termination by either side.",
@@ -32,6 +34,7 @@ TERMS: dict[str, dict[str, Any]] = {
         "questions": ("How long does a party have to remedy a breach under the {e} contract?", "Within how many days must a breach be cured under the contract with {e}?"),
         "words": ("remedied", "remedy a breach", "cure"),
         "sentences": (
+            "Before terminating for a breach, a party grants the other {v} in which the breach can be remedied.",
             "A material breach that is not remedied within {v} of a written warning entitles the other party to terminate at once.",
             "Termination for cause is possible if a breach has not been remedied within {v}.",
         ),
@@ -41,6 +44,7 @@ TERMS: dict[str, dict[str, Any]] = {
         "questions": ("Within how many days are invoices payable under the contract with {e}?", "How many days does the {e} contract give for paying invoices?"),
         "words": ("invoices are payable",),
         "sentences": (
+            "Payment falls due {v} after a proper invoice has been received.",
             "Invoices are payable within {v} of receipt without deduction.",
             "{Buyer} pays correct invoices within {v} of the invoice date.",
             "The payment term is {v} net from receipt of a proper invoice.",
@@ -51,6 +55,7 @@ TERMS: dict[str, dict[str, Any]] = {
         "questions": ("Which discount does the {e} contract grant for early payment?", "How many percent may be deducted for early payment under the contract with {e}?"),
         "words": ("discount", "early payment"),
         "sentences": (
+            "The price is reduced by a discount of {v} where payment arrives within a week.",
             "For payment within ten working days {buyer} may deduct a discount of {v}.",
             "An early payment discount of {v} is granted if the invoice is settled in the week it arrives.",
         ),
@@ -60,6 +65,7 @@ TERMS: dict[str, dict[str, Any]] = {
         "questions": ("By how much may prices rise per year under the contract with {e}?", "Which yearly price increase does the {e} contract allow at most?"),
         "words": ("price adjustment", "prices may"),
         "sentences": (
+            "No price adjustment within a calendar year may go beyond {v}.",
             "Prices may be adjusted once a year, and no price adjustment may exceed {v}.",
             "A yearly price adjustment is limited to {v} of the prices then in force.",
         ),
@@ -69,15 +75,17 @@ TERMS: dict[str, dict[str, Any]] = {
         "questions": ("Which interest is due on late payments under the contract with {e}?", "What interest does the {e} contract charge on overdue invoices?"),
         "words": ("interest",),
         "sentences": (
+            "The interest on late payments is {v} a year, without a reminder being needed.",
             "Overdue amounts bear interest at {v} a year from the due date.",
             "If {buyer} pays late, interest of {v} a year is charged.",
         ),
     },
     "lead_time": {
-        "names": ("delivery lead time", "agreed lead time"),
+        "names": ("delivery lead time", "lead time for call-offs"),
         "questions": ("How many weeks does delivery take under the contract with {e}?", "How long is the lead time for orders under the {e} contract?"),
         "words": ("lead time", "delivers within"),
         "sentences": (
+            "The lead time from order to handover is {v}.",
             "{Seller} delivers within {v} of the order confirmation.",
             "The agreed lead time is {v} from receipt of a call-off order.",
             "Each call-off has a lead time of {v}, which includes packing and release.",
@@ -88,6 +96,7 @@ TERMS: dict[str, dict[str, Any]] = {
         "questions": ("Which penalty is due for each week of delay under the contract with {e}?", "How high is the delay penalty per week in the {e} agreement?"),
         "words": ("week of delay",),
         "sentences": (
+            "The penalty for late delivery is {v} of the order value for every week of delay.",
             "For each week of delay {seller} owes a penalty of {v} of the value of the delayed order.",
             "A penalty of {v} of the order value falls due for every full week of delay.",
         ),
@@ -97,15 +106,17 @@ TERMS: dict[str, dict[str, Any]] = {
         "questions": ("At which share are penalties capped in the contract with {e}?", "How high may penalties be in total under the {e} contract?"),
         "words": ("penalties",),
         "sentences": (
+            "All penalties taken together stop at {v} of the value of the order.",
             "Penalties are limited in total to {v} of the order value concerned.",
             "The sum of all penalties may not exceed {v} of the annual contract value.",
         ),
     },
     "response": {
-        "names": ("response time for breakdowns", "agreed breakdown response time"),
+        "names": ("response time for breakdowns", "breakdown response time"),
         "questions": ("Within how many hours must a breakdown be answered under the contract with {e}?", "How quickly is a technician or dispatcher due under the {e} contract?"),
         "words": ("response time", "responds"),
         "sentences": (
+            "After a breakdown call {seller} responds on site or by remote access within {v}.",
             "{Seller} responds to a reported breakdown within {v}, on weekends as well.",
             "The response time for breakdowns is {v} from the call to the duty line.",
         ),
@@ -115,15 +126,17 @@ TERMS: dict[str, dict[str, Any]] = {
         "questions": ("Which availability is guaranteed under the contract with {e}?", "What share of time must the service be available under the {e} contract?"),
         "words": ("availability",),
         "sentences": (
+            "Over each quarter an availability of {v} is guaranteed.",
             "{Seller} guarantees an availability of {v}, measured over a calendar quarter.",
             "The guaranteed availability is {v} outside the agreed maintenance windows.",
         ),
     },
     "warranty": {
-        "names": ("warranty period", "agreed warranty"),
+        "names": ("warranty period", "warranty term"),
         "questions": ("How long is the warranty under the contract with {e}?", "How many months of warranty does the {e} contract provide?"),
         "words": ("warranty period", "warrants", "warranty of"),
         "sentences": (
+            "Parts and workmanship carry a warranty of {v}.",
             "{Seller} warrants the goods and work for {v} from handover.",
             "The warranty period is {v} and starts with acceptance.",
             "Under this agreement a warranty of {v} applies to every delivered part.",
@@ -134,6 +147,7 @@ TERMS: dict[str, dict[str, Any]] = {
         "questions": ("Within how many days must visible defects be reported under the contract with {e}?", "How long is the complaint window in the {e} contract?"),
         "words": ("visible defects",),
         "sentences": (
+            "For visible defects, a complaint has to be made within {v} of receipt.",
             "Visible defects are to be reported within {v} of delivery or completion.",
             "{Buyer} reports visible defects no later than {v} after receipt.",
         ),
@@ -143,6 +157,7 @@ TERMS: dict[str, dict[str, Any]] = {
         "questions": ("Up to which amount is liability limited in the contract with {e}?", "At what amount does the {e} agreement cap liability?"),
         "words": ("liability of either", "liability is capped"),
         "sentences": (
+            "In all other cases the liability of either party ends at {v} for each contract year.",
             "Except for intent, liability is capped at {v} for each contract year.",
             "The liability of either party is limited to {v} for each event of damage.",
         ),
@@ -152,6 +167,7 @@ TERMS: dict[str, dict[str, Any]] = {
         "questions": ("Which insurance cover must be kept under the contract with {e}?", "How much insurance cover does the {e} contract require?"),
         "words": ("insurance",),
         "sentences": (
+            "Proof of public liability insurance with cover of {v} is sent to {buyer} every year.",
             "{Seller} maintains public liability insurance with cover of at least {v}.",
             "Insurance cover of {v} is kept in force by {seller} for the whole duration.",
         ),
@@ -161,6 +177,7 @@ TERMS: dict[str, dict[str, Any]] = {
         "questions": ("What yearly volume is planned in the contract with {e}?", "How much business per year does the {e} contract expect?"),
         "words": ("annual volume",),
         "sentences": (
+            "For planning purposes the annual volume is put at {v}.",
             "The parties plan an annual volume of {v}, which is a forecast and not a commitment.",
             "An annual volume of {v} is assumed for capacity planning.",
         ),
@@ -170,6 +187,7 @@ TERMS: dict[str, dict[str, Any]] = {
         "questions": ("What is the smallest order the {e} contract allows?", "Below which value are orders not accepted under the contract with {e}?"),
         "words": ("minimum order", "single order"),
         "sentences": (
+            "Call-offs below the minimum order value of {v} may be refused.",
             "The minimum order value is {v} for each call-off.",
             "A single order must reach a value of at least {v}.",
         ),
@@ -179,6 +197,7 @@ TERMS: dict[str, dict[str, Any]] = {
         "questions": ("How many weeks ahead does the forecast reach under the contract with {e}?", "For how many weeks is a rolling forecast shared under the {e} contract?"),
         "words": ("rolling forecast",),
         "sentences": (
+            "{Buyer} updates a rolling forecast every month, looking {v} ahead.",
             "{Buyer} shares a rolling forecast that covers the next {v}.",
             "A rolling forecast for {v} is sent at the start of every month.",
         ),
@@ -188,6 +207,7 @@ TERMS: dict[str, dict[str, Any]] = {
         "questions": ("How long does confidentiality last after the contract with {e} ends?", "For how many years are the parties bound to secrecy after the {e} contract?"),
         "words": ("confidentiality continue", "keep confidential"),
         "sentences": (
+            "For {v} after the end of the agreement the parties keep confidential what they have learned.",
             "The duties of confidentiality continue for {v} after the end of this agreement.",
             "Both parties keep confidential what they have learned for {v} after termination.",
         ),
@@ -197,6 +217,7 @@ TERMS: dict[str, dict[str, Any]] = {
         "questions": ("How many days ahead must an audit be announced under the contract with {e}?", "How early must audits be announced under the {e} contract?"),
         "words": ("audits are announced", "may audit"),
         "sentences": (
+            "{Buyer} may audit the quality system and gives {v} of warning in writing.",
             "Audits are announced at least {v} ahead and take place in business hours.",
             "{Buyer} may audit the relevant sites after announcing the visit {v} beforehand.",
         ),

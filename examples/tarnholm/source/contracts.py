@@ -132,10 +132,9 @@ def fill(c: Contract, sentence: str) -> str:
 def fact(draw: Draw, c: Contract, name: str) -> Fact:
     term = TERMS[name]
     number, unit = c.terms[name].split()
-    sentence = draw.one(term["sentences"]).replace("{v}", amount(number, unit))
-    if number == "1":
-        sentence = sentence.replace("1 years", "1 year").replace("1 months", "1 month")
-    return Fact(c.partner, name, plain(number), unit, "", fill(c, sentence), questions(c.partner, name))
+    text = amount(number, unit)
+    sentence = draw.unsaid(lambda: fill(c, draw.one(term["sentences"]).replace("{v}", text)))
+    return Fact(c.partner, name, plain(number), unit, "", sentence, questions(c.partner, name))
 
 
 def amount(number: str, unit: str) -> str:
@@ -146,7 +145,7 @@ def amount(number: str, unit: str) -> str:
         case "EUR_m":
             return f"EUR {number} million"
         case _:
-            return f"{number} {unit}"
+            return f"{number} {unit.removesuffix('s') if number == '1' else unit}"
 
 
 def questions(partner: str, name: str) -> tuple[str, ...]:

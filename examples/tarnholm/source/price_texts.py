@@ -19,7 +19,7 @@ ITEM_SENTENCES = (
 CONDITIONS: dict[str, dict[str, Any]] = {
     "min_order": {
         "names": ("minimum order value", "smallest order value"), "words": ("minimum order",),
-        "sentences": ("The minimum order value is {v}.", "Orders must reach a minimum order value of {v} net."),
+        "sentences": ("The minimum order value is {v}.", "A minimum order value of {v} applies to every order.", "Orders must reach a minimum order value of {v} net."),
     },
     "small_order": {
         "names": ("surcharge for small orders", "small-order surcharge"), "words": ("small order", "small-order"),
@@ -27,11 +27,11 @@ CONDITIONS: dict[str, dict[str, Any]] = {
     },
     "express": {
         "names": ("express surcharge", "surcharge for express handling"), "words": ("express",),
-        "sentences": ("Express handling carries a surcharge of {v} on the list price.", "For express orders we add {v} to the price."),
+        "sentences": ("Express handling carries a surcharge of {v} on the list price.", "For express orders we add {v} to the price.", "The express surcharge is {v} and must be agreed by telephone."),
     },
     "delivery": {
         "names": ("usual delivery time", "standard delivery time"), "words": ("delivery time", "leave the warehouse"),
-        "sentences": ("The usual delivery time is {v} from the order confirmation.", "Goods leave the warehouse within {v}, which is the standard delivery time."),
+        "sentences": ("The usual delivery time is {v} from the order confirmation.", "Delivery takes {v} as a rule, which is the standard delivery time.", "Our standard delivery time is {v}, holidays not counted."),
     },
     "packing": {
         "names": ("packing charge", "charge for packing"), "words": ("packing charge", "packing is charged"),
@@ -39,19 +39,19 @@ CONDITIONS: dict[str, dict[str, Any]] = {
     },
     "volume": {
         "names": ("volume discount", "discount for large volumes"), "words": ("volume discount",),
-        "sentences": ("A volume discount of {v} is granted from ten units of the same position.", "Customers with a frame order receive a volume discount of {v}."),
+        "sentences": ("A volume discount of {v} is granted from ten units of the same position.", "From the tenth unit on, a volume discount of {v} is deducted.", "Customers with a frame order receive a volume discount of {v}."),
     },
     "validity": {
         "names": ("validity of quotations", "validity period of quotations"), "words": ("quotations",),
-        "sentences": ("Quotations based on this list remain valid for {v}.", "Our quotations are binding for {v} from their date."),
+        "sentences": ("Quotations based on this list remain valid for {v}.", "Our quotations are binding for {v} from their date.", "Customers can accept our quotations for {v}."),
     },
     "increase": {
         "names": ("average price increase over the previous list", "average increase over the previous list"), "words": ("on average", "previous list"),
-        "sentences": ("Compared with the previous list, prices have risen by {v} on average.", "On average, prices are {v} higher than in the previous list."),
+        "sentences": ("Compared with the previous list, prices have risen by {v} on average.", "On average, prices are {v} higher than in the previous list.", "The average increase over the previous list is {v}."),
     },
     "payment": {
         "names": ("payment term", "payment period"), "words": ("payable", "payment term", "payment is due"),
-        "sentences": ("Invoices are payable within {v} without deduction.", "Payment is due {v} after the invoice date."),
+        "sentences": ("Invoices are payable within {v} without deduction.", "Payment is due {v} after the invoice date.", "The payment term is {v} net."),
     },
     "price_hold": {
         "names": ("notice given before price changes", "notice period for price changes"), "words": ("price changes", "changes in price"),
@@ -65,11 +65,11 @@ HEADINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rental": (("Rental by the week", "Further rental items"), ("Accessories and services", "Supplements")),
 }  # fmt: skip
 
+OPENING = "This list covers {l} and replaces all earlier editions."
 FILLERS: dict[str, dict[str, tuple[str, ...]]] = {
     "opening": {
         "any": (
-            "This list covers {l} and replaces all earlier editions.",
-            "It is meant for trade customers and operators with a frame order.",
+            "The list is meant for trade customers and operators with a frame order.",
             "All prices are net, in euros, and without value added tax.",
             "The {y} edition was shortened: what nobody ordered is no longer shown.",
             "Anything that is not shown can be requested from the sales desk.",
@@ -103,7 +103,12 @@ FILLERS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "items": {
-        "any": ("Our application desk helps with the selection.", "Combinations with other positions of this section are possible."),
+        "any": (
+            "Our application desk helps with the selection.",
+            "Combinations with other positions of this section are possible.",
+            "Prices for larger quantities are quoted by the sales desk.",
+            "Public customers receive the same prices as everyone else.",
+        ),
         "goods": (
             "Most of these articles are kept in stock in the central warehouse.",
             "Fitting is not included and is arranged with the nearest depot.",
@@ -215,9 +220,9 @@ LISTS: tuple[dict[str, Any], ...] = (
          "conditions": {"express": "45 percent", "volume": "9 percent", "increase": "4.6 percent", "payment": "18 days", "price_hold": "10 weeks", "validity": "90 days"},
          "absent": ("diver hour", "hydraulic transient study")},
     {"id": "prices/rental-2025.html", "split": "cases", "label": "rental equipment", "year": "2025", "noun": "Rental item",
-         "table": (("weekly rental of a Hauk 200 pump", "RE-0210", "1,045"), ("weekly rental of a Skelda 110 rental pump", "RE-0220", "876"), ("weekly rental of a diesel power pack", "RE-0230", "1,390")),
+         "table": (("weekly rental of a Hauk 200 pump", "RE-0210", "1,045"), ("weekly rental of a Skelda 110 pump", "RE-0220", "876"), ("weekly rental of a diesel power pack", "RE-0230", "1,390")),
          "prose": (("weekly rental of a flow meter", "143"), ("weekly rental of a mobile filter trailer", "2,165"), ("cleaning after rental", "268"), ("hose bridge", "36.70"),
                 ("set of suction hoses", "154.20"), ("fuel tank on a trailer", "417"), ("weekly rental of a control cabinet", "329"), ("night watch service", "582")),
-         "conditions": {"min_order": "320 EUR", "delivery": "2 days", "packing": "47 EUR", "volume": "11 percent", "payment": "10 days", "increase": "2.9 percent"},
+         "conditions": {"min_order": "320 EUR", "delivery": "2 days", "express": "35 percent", "volume": "11 percent", "payment": "10 days", "increase": "2.9 percent"},
          "absent": ("weekly rental of a vacuum truck", "weekly rental of a dewatering barge")},
 )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .common import Document, Draw, Fact, Miss, Section, Table, interleave, plain, row_quote
-from .price_texts import CONDITIONS, FILLERS, HEADINGS, ITEM_SENTENCES, LISTS
+from .price_texts import CONDITIONS, FILLERS, HEADINGS, ITEM_SENTENCES, LISTS, OPENING
 
 ITEM_FRAMES = (
     "What does the {i} cost in the {y} price list?",
@@ -59,11 +59,11 @@ def build(draw: Draw) -> list[Document]:
 
 def document(draw: Draw, p: PriceList) -> Document:
     facts: list[Fact] = []
-    opening = " ".join(s.format(l=p.label, y=p.year) for s in fillers(draw, p, "opening", 5))
+    opening = " ".join(s.format(l=p.label, y=p.year) for s in (OPENING, *fillers(draw, p, "opening", 4)))
     sections = [Section("About this list", (opening,)), price_table(draw, p, facts)]
     half = (len(p.prose) + 1) // 2
     for headings, items in zip(HEADINGS[p.family], (p.prose[:half], p.prose[half:]), strict=True):
-        made = [item_fact(p, i, v, draw.one(ITEM_SENTENCES).format(i=i, v=v, y=p.year)) for i, v in items]
+        made = [item_fact(p, i, v, item_sentence(draw, p, i, v)) for i, v in items]
         sections.append(prose(draw, p, draw.one(headings), "items", made, facts))
     for heading, names in CONDITION_SECTIONS:
         made = [condition_fact(draw, p, n) for n in names if n in p.conditions]
@@ -94,6 +94,10 @@ def prose(draw: Draw, p: PriceList, heading: str, pool: str, made: list[Fact], f
     return Section(heading, (interleave(draw, [f.quote for f in made], fillers(draw, p, pool, 4)),))
 
 
+def item_sentence(draw: Draw, p: PriceList, item: str, price: str) -> str:
+    return draw.unsaid(lambda: draw.one(ITEM_SENTENCES).format(i=item, v=price, y=p.year))
+
+
 def item_fact(p: PriceList, item: str, price: str, quote: str, table: bool = False) -> Fact:
     asked = tuple(f.format(i=item, y=p.year) for f in ITEM_FRAMES)
     return Fact(f"{item}", "price", plain(price), "EUR", p.year, quote, asked, table)
@@ -102,7 +106,7 @@ def item_fact(p: PriceList, item: str, price: str, quote: str, table: bool = Fal
 def condition_fact(draw: Draw, p: PriceList, name: str) -> Fact:
     number, unit = p.conditions[name].split()
     text = f"EUR {number}" if unit == "EUR" else f"{number} {unit}"
-    sentence = draw.one(CONDITIONS[name]["sentences"]).format(v=text)
+    sentence = draw.unsaid(lambda: draw.one(CONDITIONS[name]["sentences"]).format(v=text))
     return Fact(f"{p.label} {p.year}", name, plain(number), unit, p.year, sentence, condition_questions(p, name))
 
 

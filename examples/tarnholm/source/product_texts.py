@@ -28,7 +28,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "label": "Maximum pressure", "remark": "at the outlet", "names": ("maximum operating pressure", "highest operating pressure"), "words": ("operating pressure", "maximum pressure"),
         "questions": ("How much pressure can the {e} take at most?", "Up to how many bar may the {e} be operated?"),
         "sentences": (
-            "Its maximum operating pressure is {v}.",
+            "The maximum operating pressure is {v}.",
             "The housing is rated for an operating pressure of {v}.",
             "An operating pressure of up to {v} is permitted for the {e}.",
         ),
@@ -42,7 +42,7 @@ SPECS: dict[str, dict[str, Any]] = {
         ),
     },
     "solids": {
-        "label": "Solids passage", "remark": "spherical", "names": ("solids passage", "largest particle size that passes"), "words": ("solids", "particles"),
+        "label": "Solids passage", "remark": "spherical", "names": ("solids passage", "largest permitted particle size"), "words": ("solids", "particles"),
         "questions": ("Which size of particles can pass the {e}?", "How large may solids be in the {e}?"),
         "sentences": (
             "Particles and solids of up to {v} pass without blocking the impeller.",
@@ -54,7 +54,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "questions": ("How many kilowatts is the {e} rated at?", "How much power is the {e} rated for?"),
         "sentences": (
             "The {e} has a rated power of {v}.",
-            "It is rated at {v} and starts through a soft starter.",
+            "The {e} is rated at {v} and starts through a soft starter.",
             "A rated power of {v} covers every permitted operating point.",
         ),
     },
@@ -98,7 +98,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "sentences": (
             "The complete unit weighs {v}.",
             "Ready for shipping, the {e} weighs {v}.",
-            "Its dry weight is {v}, accessories not included.",
+            "The dry weight is {v}, accessories not included.",
         ),
     },
     "connection": {
@@ -196,13 +196,13 @@ SPECS: dict[str, dict[str, Any]] = {
 BACKGROUND: dict[str, dict[str, tuple[str, ...]]] = {
     "Overview": {
         "any": (
-            "It replaces an older series and fits the same foundations, so that a change takes a day rather than a week.",
+            "The {e} replaces an older series and fits the same foundations, so that a change takes a day rather than a week.",
             "Operators asked for fewer tools, and the new housing opens with a single size of key.",
             "The {e} can be connected to the plant control or run on its own.",
             "The first units went to a waterworks that agreed to share its log books with us.",
             "Every {e} leaves the plant with a signed test sheet and a spare key for the terminal box.",
             "The design was simplified step by step together with the fitters who look after it.",
-            "It is usually sold with a control cabinet, although many customers use their own.",
+            "The {e} is usually sold with a control cabinet, although many customers use their own.",
             "Paint, cable length and language of the manual are chosen with the order.",
         ),
         "dry": (
@@ -217,7 +217,7 @@ BACKGROUND: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "unit": (
             "The {type} arrives fully piped and wired on a frame.",
-            "It was developed with small waterworks in mind, where nobody is on duty at night.",
+            "The {type} was developed with small waterworks in mind, where nobody is on duty at night.",
             "A display at the front shows the state of the unit in plain words.",
         ),
     },

@@ -145,8 +145,12 @@ def data_sheet(draw: Draw, p: Product, rows: list[tuple[str, str, str]]) -> Sect
 
 def prose_fact(draw: Draw, p: Product, name: str) -> Fact:
     number, unit = p.specs[name].split()
-    text = draw.one(UNIT_TEXT[unit]) if unit in UNIT_TEXT else "{v} " + unit
-    sentence = draw.one(SPECS[name]["sentences"]).format(e=p.name, type=p.type, v=text.format(v=number))
+
+    def write() -> str:
+        text = draw.one(UNIT_TEXT[unit]) if unit in UNIT_TEXT else "{v} " + unit
+        return draw.one(SPECS[name]["sentences"]).format(e=p.name, type=p.type, v=text.format(v=number))
+
+    sentence = draw.unsaid(write)
     return Fact(p.name, name, plain(number), unit, "", sentence, questions(p.name, name))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from .common import Document, Draw, Fact, Miss, Section, Table, interleave, plain, row_quote
 from .result_figures import QUARTERS, annual, division_figures, group_series
-from .result_texts import FIGURES, FILLERS, HEADINGS, REGION_NAMES, TOPICS
+from .result_texts import FIGURES, FILLERS, HEADINGS, REGION_NAMES, SLOTS, TOPICS
 
 FRAMES = (
     "What was {poss} {np} in {p}?",
@@ -34,6 +34,7 @@ DIVISIONS = (
     ("Pumps", 2026, 2, "md"),
 )
 LATEST = "results/latest.md"
+DEMAND = ("steady", "growing", "slower", "mixed", "firm", "uneven")
 WORDS = {1: "first", 2: "second", 3: "third", 4: "fourth"}
 
 
@@ -71,9 +72,9 @@ def division(name: str) -> Entity:
 
 
 def build(draw: Draw) -> list[Document]:
-    """All result documents; the last one is "Latest quarter", reporting Q3 2026."""
+    """All result documents but the latest quarter."""
     made = []
-    series = group_series(draw)
+    series = group_series()
     for year, quarter in QUARTERS[:10]:
         period = Period.quarter(year, quarter)
         id = f"results/{year}-q{quarter}.{FORMATS[period.code]}"
@@ -93,7 +94,7 @@ def build(draw: Draw) -> list[Document]:
 
 def latest(draw: Draw) -> tuple[Document, Document]:
     """`results/latest.md` as it is at first (Q3 2026), and as it is after the update (Q4 2026)."""
-    series = group_series(Draw(draw.rng))
+    series = group_series()
     versions = []
     for quarter in (3, 4):
         period = Period.quarter(2026, quarter)
@@ -128,11 +129,17 @@ def split_of(entity: Entity, period: Period) -> str:
 def commentary(draw: Draw, entity: Entity, key: str, stated: list[str]) -> Section:
     """The figures of one heading among sentences without figures; the summary ends in a list of topics."""
     count = 5 if key == "outlook" else max(3, 5 - len(stated))
-    fillers = [s.format(E=entity.subject) for s in draw.some(FILLERS[key], count)]
+    fillers = [sentence(draw, entity, s) for s in draw.some(FILLERS[key], count)]
     parts: list[str | tuple[str, ...] | Table] = [interleave(draw, stated, fillers)]
     if key == "summary":
-        parts += ["Topics of the period:", tuple(draw.some(TOPICS, 3))]
+        parts += ["Topics of the period:", tuple(draw.some(TOPICS, 2))]
     return Section(draw.one(FILLERS["heading " + key]), tuple(parts))
+
+
+def sentence(draw: Draw, entity: Entity, template: str) -> str:
+    """A sentence of commentary, with its open places filled from SLOTS."""
+    slots = {name: draw.one(pool) for name, pool in SLOTS.items() if "{" + name + "}" in template}
+    return template.format(E=entity.subject, **slots)
 
 
 def regions(draw: Draw, period: Period, revenue: float, facts: list[Fact]) -> Section:
@@ -142,7 +149,7 @@ def regions(draw: Draw, period: Period, revenue: float, facts: list[Fact]) -> Se
     values.append(round(revenue - sum(values), 1))
     rows = []
     for name, value in zip(REGION_NAMES, values, strict=True):
-        rows.append((name, f"EUR {value} million", rng.choice(("steady", "growing", "slower", "mixed"))))
+        rows.append(region_row(draw, name, value))
         np = f"revenue in the {name} region"
         questions = asked(GROUP, period, (np,))
         facts.append(Fact("group", np, str(value), "EUR_m", period.code, row_quote(rows[-1]), questions, table=True))
@@ -151,13 +158,22 @@ def regions(draw: Draw, period: Period, revenue: float, facts: list[Fact]) -> Se
     return Section(draw.one(FILLERS["heading regions"]), (note, table, end))
 
 
+def region_row(draw: Draw, name: str, value: float) -> tuple[str, ...]:
+    quote = draw.unsaid(lambda: row_quote((name, f"EUR {value} million", draw.one(DEMAND))))
+    return tuple(quote.strip("| ").split(" | "))
+
+
 def fact(draw: Draw, entity: Entity, period: Period, name: str, value: float, named: bool) -> Fact:
     figure = FIGURES[name]
     number = f"{value:,.{figure.get('digits', 1)}f}"
     # "Latest quarter" is asked for without naming the quarter, so the sentence itself has to name it.
-    template = "Revenue came to {v} in {p}." if named and name == "revenue" else draw.one(figure["sentences"])
-    words = {"E": entity.subject, "e": lower_first(entity.subject), "p": draw.one((period.short, period.long))}
-    sentence = template.format(v=shown(draw, number, figure["unit"]), **words)
+    templates = ("Revenue came to {v} in {p}.",) if named and name == "revenue" else figure["sentences"]
+
+    def write() -> str:
+        words = {"E": entity.subject, "e": lower_first(entity.subject), "p": draw.one((period.short, period.long))}
+        return draw.one(templates).format(v=shown(draw, number, figure["unit"]), **words)
+
+    sentence = draw.unsaid(write)
     questions = asked(entity, period, figure["names"])
     return Fact(entity.name, name, plain(number), figure["unit"], period.code, sentence, questions)
 
