@@ -151,7 +151,10 @@ def _packed(
     def close() -> None:
         nonlocal used
         end, tokens = _fitting(text, held, count, budget)
-        spans.append(_Span(held[0].start, held[end - 1].end, tokens, section.node))
+        node = section.node
+        while node is not None and node.start >= held[end - 1].end:
+            node = node.parent  # a heading cut off from the deeper one below it does not belong to that one
+        spans.append(_Span(held[0].start, held[end - 1].end, tokens, node))
         todo.extendleft(reversed(held[end:]))
         held.clear()
         used = 0
@@ -287,7 +290,7 @@ def _items(text: str, piece: _Piece) -> list[tuple[int, int]]:
 
 
 _STOP = re.compile(
-    r"""(?:[.!?\u2026]+["'\u201d\u2019\u00bb)\]]*(?=\s)|[\u3002\uff01\uff1f]+[\u300d\u300f\uff09\u201d\u2019]*)|\n[^\S\n]*\n"""
+    r"""(?:[.!?\u2026]+["'\u201d\u2019\u00bb)\]]*(?=\s)|[\u3002\uff01\uff1f]+(?:[\u300d\u300f\uff09]+|[\u201d\u2019])?)|\n[^\S\n]*\n"""
 )
 _ABBREVIATED = (
     """e.g i.e mr mrs ms dr prof no nos art sec fig vs approx inc ltd co corp st jr sr pp cf al dept est vol"""
@@ -332,13 +335,24 @@ _NOT_AT_START = re.compile(
 )
 
 
+_AFTER_MARK = re.compile(
+    r"[\u3001-\u3003\u3009\u300b\u300d\u300f\u3011\uff01\uff09\uff0c\uff0e\uff1a\uff1b\uff1f][\u201d\u2019]?\Z"
+)
+_NO_IDEOGRAPHS_BELOW = "\u2e80"
+
+
 def is_word_boundary(text: str, at: int) -> bool:
     """Whether no word of `text` goes on across `at`. A Chinese or Japanese character is a word of its own."""
-    if at <= 0 or at >= len(text) or text[at - 1].isspace() or text[at].isspace():
+    if at <= 0 or at >= len(text):
         return True
-    if _NOT_AT_START.match(text[at]):
+    before, after = text[at - 1], text[at]
+    if before.isspace() or after.isspace():
+        return True
+    if before < _NO_IDEOGRAPHS_BELOW and after < _NO_IDEOGRAPHS_BELOW and before not in "\u201d\u2019":
         return False
-    return bool(_IDEOGRAPH.match(text[at]) or _IDEOGRAPH.match(text[at - 1]))
+    if _NOT_AT_START.match(after):
+        return False
+    return bool(_IDEOGRAPH.match(after) or _IDEOGRAPH.match(before) or _AFTER_MARK.search(text, max(0, at - 2), at))
 
 
 def _cut(text: str, start: int, end: int, count: Count, room: int, may_cut_word: bool) -> int | None:
@@ -378,12 +392,14 @@ def _boundary_before(text: str, start: int, at: int) -> int | None:
 def _first_word_end(text: str, start: int, end: int, count: Count, room: int, may_cut_word: bool) -> int | None:
     """Behind the first word if it fits, or if it must be cut off alone; inside it if it is none (see LONGEST_WORD)."""
     limit = min(end, start + LONGEST_WORD)
-    for at in range(start + 1, limit):
-        if is_word_boundary(text, at):
-            return at if may_cut_word or count(text[start:at]) <= room else None
-    if limit == end or not may_cut_word:
+    stop = next((at for at in range(start + 1, limit + 1) if at == end or is_word_boundary(text, at)), None)
+    if stop is not None and count(text[start:stop]) <= room:
+        return stop if stop < end else None
+    if not may_cut_word:
         return None
-    at = limit
+    if stop is not None and is_word_boundary(text, start):  # else it is the rest of a longer run, already cut
+        return stop if stop < end else None
+    at = stop or limit
     while at > start + 1 and (count(text[start:at]) > room or _NOT_AT_START.match(text[at])):
         at = start + (at - start) // 2
     return at

@@ -111,7 +111,7 @@ def _read_glyphs(text: pypdfium2.PdfTextPage) -> list[Glyph]:
     total = text.count_chars()
     angles = [pdfium.FPDFText_GetCharAngle(text, i) for i in range(total)]
     common = Counter(round(a, 2) for a in angles).most_common(1)
-    turn = common[0][0] if common else 0.0
+    turn = -common[0][0] if common else 0.0  # PDFium counts clockwise
     cos, sin = math.cos(turn), math.sin(turn)
     x, y = ctypes.c_double(), ctypes.c_double()
     box, matrix = pdfium.FS_RECTF(), pdfium.FS_MATRIX()
@@ -130,7 +130,7 @@ def _read_glyphs(text: pypdfium2.PdfTextPage) -> list[Glyph]:
                 x1=max(across),
                 y=y.value * cos - x.value * sin,
                 size=size,
-                turned=abs(math.remainder(angles[i] - turn, 2 * math.pi)) > 0.02,
+                turned=abs(math.remainder(angles[i] + turn, 2 * math.pi)) > 0.02,
                 generated=pdfium.FPDFText_IsGenerated(text, i) == 1,
             )
         )
