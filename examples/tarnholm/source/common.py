@@ -72,6 +72,7 @@ class Draw:
     rng: random.Random
     packs: dict[tuple[str, ...], list[str]] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
+    here: set[str] = field(default_factory=set)
 
     def one(self, pool: Sequence[str]) -> str:
         pack = self.packs.setdefault(tuple(pool), [])
@@ -81,12 +82,16 @@ class Draw:
         return pack.pop()
 
     def some(self, pool: Sequence[str], count: int) -> list[str]:
-        """`count` different entries (fewer when the pool is smaller)."""
+        """`count` different entries (fewer when the pool is smaller), new to this document if the pool allows."""
         chosen: list[str] = []
-        while len(chosen) < min(count, len(pool)):
-            entry = self.one(pool)
-            if entry not in chosen:
-                chosen.append(entry)
+        for fresh in (True, False):
+            for _ in range(3 * len(pool)):
+                if len(chosen) == min(count, len(pool)):
+                    break
+                entry = self.one(pool)
+                if entry not in chosen and not (fresh and entry in self.here):
+                    chosen.append(entry)
+        self.here.update(chosen)
         return chosen
 
     def unsaid(self, make: Callable[[], str]) -> str:

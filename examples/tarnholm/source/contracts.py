@@ -93,6 +93,7 @@ def build(draw: Draw) -> list[Document]:
 
 
 def document(draw: Draw, c: Contract) -> Document:
+    draw.here.clear()
     sections, facts = [recitals(draw, c)], []
     number = 1
     for heading, names in CLAUSES:

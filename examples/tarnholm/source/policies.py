@@ -29,6 +29,7 @@ def build(draw: Draw) -> list[Document]:
 
 
 def document(draw: Draw, id: str, split: str, title: str, byline: str, text: str) -> Document:
+    draw.here.clear()
     policy = title[0].lower() + title[1:]
     sections: list[Section] = []
     facts: list[Fact] = []

@@ -58,6 +58,7 @@ def build(draw: Draw) -> list[Document]:
 
 
 def document(draw: Draw, p: PriceList) -> Document:
+    draw.here.clear()
     facts: list[Fact] = []
     opening = " ".join(s.format(l=p.label, y=p.year) for s in (OPENING, *fillers(draw, p, "opening", 4)))
     sections = [Section("About this list", (opening,)), price_table(draw, p, facts)]

@@ -104,6 +104,7 @@ def build(draw: Draw) -> list[Document]:
 
 
 def document(draw: Draw, p: Product) -> Document:
+    draw.here.clear()
     sections, facts = [overview(draw, p)], []
     rows: list[tuple[str, str, str]] = []
     for heading, names in PARTS:

@@ -78,11 +78,11 @@ def build(draw: Draw) -> list[Document]:
     for year, quarter in QUARTERS[:10]:
         period = Period.quarter(year, quarter)
         id = f"results/{year}-q{quarter}.{FORMATS[period.code]}"
-        title = f"Results of {period.long}: Tarnholm Hydraulics group"
+        title = f"Tarnholm Hydraulics group: {results_of(period)}"
         made.append(report(draw, id, title, GROUP, period, series[period.code]))
     for year in (2024, 2025):
         period = Period.year(year)
-        title = f"Annual results {year}: Tarnholm Hydraulics group"
+        title = f"Tarnholm Hydraulics group: annual results {year}"
         made.append(report(draw, f"results/annual-{year}.pdf", title, GROUP, period, annual(draw, series, year)))
     for name, year, quarter, extension in DIVISIONS:
         period = Period.quarter(year, quarter)
@@ -99,12 +99,13 @@ def latest(draw: Draw) -> tuple[Document, Document]:
     for quarter in (3, 4):
         period = Period.quarter(2026, quarter)
         versions.append(
-            report(draw, LATEST, "Latest quarter: Tarnholm Hydraulics group", GROUP, period, series[period.code])
+            report(draw, LATEST, "Tarnholm Hydraulics group: latest quarter", GROUP, period, series[period.code])
         )
     return versions[0], versions[1]
 
 
 def report(draw: Draw, id: str, title: str, entity: Entity, period: Period, figures: dict[str, float]) -> Document:
+    draw.here.clear()
     sections: list[Section] = []
     facts: list[Fact] = []
     for key, names in HEADINGS.items():
@@ -219,4 +220,9 @@ def misses(draw: Draw, id: str, entity: Entity, period: Period, figures: dict[st
 
 
 def division_title(name: str, period: Period) -> str:
-    return f"{name} division: results of {period.long}"
+    return f"{name} division: {results_of(period)}"
+
+
+def results_of(period: Period) -> str:
+    """Both ways of naming a quarter, so that either finds the paper."""
+    return f"{period.short} results, {period.long.removeprefix('the ').split(' of ')[0]}"
