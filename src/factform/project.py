@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factform import __version__
-from factform.errors import BehaviorError, CaseError, ModelError, ProjectError
+from factform.errors import BehaviorError, CaseError, FactformError, ModelError, ProjectError
 from factform.records import AdapterInfo, Answer, Behavior, Case, Chunk, Mode, Receipt, SearchResult, Source
 from factform.settings import FILE, STATE, TEMPLATE, Settings, load_settings
 from factform.sources import read_jsonl, read_paths
@@ -236,9 +236,13 @@ class Project:
 
         folder = self.folder / "behaviors" / name
         if not folder.is_dir():
-            known = sorted(p.name for p in (self.folder / "behaviors").glob("*/")) or ["none"]
-            raise BehaviorError(name, [f"behaviors/{name}: there is no such folder; there are {', '.join(known)}"])
+            known = ", ".join(self.behaviors()) or "none"
+            raise BehaviorError(name, [f"behaviors/{name}: there is no such folder; there are {known}"])
         return load_behavior(folder)
+
+    def behaviors(self) -> list[str]:
+        """Names of the folders under behaviors/, whether they can be used or not."""
+        return sorted(p.name for p in (self.folder / "behaviors").glob("*/") if not p.name.startswith("."))
 
     def tune(self, name: str, *, steps: int = 0, epochs: float = 0.0, seed: int | None = None) -> TuneReport:
         """Train an adapter for a behavior on its examples and register it. It is not promoted by that."""
@@ -363,13 +367,18 @@ class Project:
         for info in self.adapters():
             try:
                 registry.verify(self.adapters_folder, info.digest)
-            except Exception as error:
+            except FactformError as error:
+                problems.append(str(error))
+        for name in self.behaviors():
+            try:
+                self.behavior(name)
+            except BehaviorError as error:
                 problems.append(str(error))
         return {
             "problems": problems,
             "facts": facts,
             "adapters": len(self.adapters()),
-            "behaviors": sorted(p.name for p in (self.folder / "behaviors").glob("*/")),
+            "behaviors": self.behaviors(),
             "machine": machine(),
         }
 

@@ -1,0 +1,148 @@
+"""Verbs about documents and the index.
+
+Knows nothing of how documents are stored or found.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from factform import records
+from factform.cli import show
+from factform.cli.options import HERE, JsonOption, ProjectOption
+from factform.cli.run import FAILED, emit, opened
+from factform.records import Hit, Receipt, SearchResult
+
+
+def init(project: ProjectOption = HERE, as_json: JsonOption = False) -> None:
+    """Make a folder a project: factform.toml and behaviors/.
+
+    Example: factform init --project handbook
+    """
+    from factform.project import Project
+
+    with Project.init(project) as made:
+        folder = str(made.folder)
+    value = {"project": folder, "created": ["factform.toml", "behaviors"]}
+    emit(value, as_json, lambda console: show.made_project(console, folder))
+
+
+def add(
+    paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH…", help="Files and folders.")] = None,
+    jsonl: Annotated[
+        Path | None, typer.Option("--jsonl", metavar="FILE", help='Rows {"id", "title", "text", "metadata"}.')
+    ] = None,
+    project: ProjectOption = HERE,
+    as_json: JsonOption = False,
+) -> int:
+    """Take in documents: Markdown, text, HTML, PDF, DOCX; a receipt for each.
+
+    One that cannot be read fails alone; the exit code is then 1. Adding again skips what is unchanged.
+
+    Example: factform add documents --project handbook
+    """
+    if not paths and jsonl is None:
+        raise typer.BadParameter("give files or folders, or --jsonl FILE", param_hint="PATH…")
+    started = time.perf_counter()
+    with opened(project, as_json) as p:
+        receipts = p.add(list(paths or ()), jsonl=jsonl)
+    seconds = time.perf_counter() - started
+    emit(receipts, as_json, lambda console: show.receipts(console, receipts, seconds))
+    return _code(receipts)
+
+
+def remove(
+    documents: Annotated[list[str], typer.Argument(metavar="DOCUMENT…", help="Document ids.", show_default=False)],
+    project: ProjectOption = HERE,
+    as_json: JsonOption = False,
+) -> int:
+    """Take documents out: no search finds them any more.
+
+    Example: factform remove policies/leave.docx
+    """
+    started = time.perf_counter()
+    with opened(project, as_json) as p:
+        receipts = p.remove(documents)
+    seconds = time.perf_counter() - started
+    emit(receipts, as_json, lambda console: show.receipts(console, receipts, seconds))
+    return _code(receipts)
+
+
+def documents(project: ProjectOption = HERE, as_json: JsonOption = False) -> None:
+    """List the documents a search can find.
+
+    Example: factform documents --json
+    """
+    with opened(project, as_json) as p:
+        found = p.facts.documents()
+    emit(found, as_json, lambda console: show.documents(console, found))
+
+
+def search(
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to look for.", show_default=False)],
+    k: Annotated[int, typer.Option("-k", metavar="N", min=1, max=1000, help="How many passages.")] = 10,
+    project: ProjectOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the best passages for a question, without a language model.
+
+    Example: factform search "notice period" -k 5
+    """
+    with opened(project, as_json) as p:
+        result = p.search(question, k=k)
+    emit(search_json(result), as_json, lambda console: show.hits(console, result))
+
+
+def rebuild(project: ProjectOption = HERE, as_json: JsonOption = False) -> int:
+    """Make the index anew from the stored documents; searches use the old one until it is complete.
+
+    Needed after a change of facts.chunk_tokens or model.embedder. The exit code is 1 if a document failed.
+
+    Example: factform index rebuild
+    """
+    with opened(project, as_json) as p:
+        report = p.rebuild_index()
+    emit(report, as_json, lambda console: show.rebuilt(console, report))
+    return FAILED if report["failed"] else 0
+
+
+def status(project: ProjectOption = HERE, as_json: JsonOption = False) -> None:
+    """Say what the index and the store hold.
+
+    Example: factform index status
+    """
+    with opened(project, as_json) as p:
+        found = p.facts.status()
+    emit(found, as_json, lambda console: show.mapping(console, found))
+
+
+def search_json(result: SearchResult) -> dict[str, object]:
+    """Hits with their chunk's fields beside their own."""
+    return {"hits": [_hit(hit) for hit in result.hits], "ms": records.as_json(result.ms)}
+
+
+def _hit(hit: Hit) -> dict[str, object]:
+    chunk = hit.chunk
+    return {
+        "rank": hit.rank,
+        "document": chunk.document,
+        "version": chunk.version,
+        "chunk": chunk.id,
+        "start": chunk.start,
+        "end": chunk.end,
+        "page": chunk.page,
+        "title": chunk.title,
+        "heading": list(chunk.heading),
+        "text": chunk.text,
+        "sha256": chunk.sha256,
+        "score": hit.score,
+        "scores": records.as_json(hit.scores),
+    }
+
+
+def _code(receipts: list[Receipt]) -> int:
+    return FAILED if any(receipt.status == "failed" for receipt in receipts) else 0

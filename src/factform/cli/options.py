@@ -1,0 +1,24 @@
+"""Options that every verb has, and the types of those that several share.
+
+Knows nothing of what is done with them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+HERE = Path()
+
+ProjectOption = Annotated[
+    Path, typer.Option("--project", envvar="FACTFORM_PROJECT", metavar="DIR", help="Folder of the project.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text for people.")]
+AdapterOption = Annotated[
+    str, typer.Option("--adapter", metavar="ADAPTER", help="Name or digest of an adapter (default: the newest).")
+]
+BehaviorOption = Annotated[str, typer.Option("--behavior", metavar="NAME", help="Answer as this behavior does.")]
+BehaviorArgument = Annotated[str, typer.Argument(metavar="NAME", help="A folder under behaviors/.", show_default=False)]
+ReadingMode = Literal["exact", "reuse"]
