@@ -58,6 +58,20 @@ def test_the_margin_is_for_the_interval_not_for_the_mean() -> None:
     assert decide(worse_by_one, BASE, margin=0.1).decision == "promote"
 
 
+def test_groundedness_as_good_on_average_is_not_worse() -> None:
+    """Half of the cases change sides: the interval is wide, the mean the same."""
+    turned = replace(scores(0.9, 0.7, 0.5), grounded=tuple(1 - g for g in BASE.grounded))
+    verdict = decide(turned, BASE)
+    assert verdict.comparisons[2].low < -0.02
+    assert verdict.passed
+
+
+def test_a_mean_within_the_margin_is_not_enough_when_the_interval_leaves_it() -> None:
+    verdict = decide(scores(0.9, 0.7, 0.475), BASE, margin=0.03)
+    assert verdict.comparisons[2].difference == pytest.approx(-0.025)
+    assert verdict.decision == "reject"
+
+
 def test_reasons_carry_numbers_and_n() -> None:
     verdict = decide(scores(0.9, 0.7, 0.6), BASE)
     assert all("n=40" in reason and "%" in reason for reason in verdict.reasons)
