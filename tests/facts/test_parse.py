@@ -200,7 +200,7 @@ MARKDOWN_LINES = st.lists(st.sampled_from(LINES.split("\n")), max_size=25)
 
 
 @given(MARKDOWN_LINES)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_any_markdown_structure_covers_its_text(lines: list[str]) -> None:
     try:
         p = parse(Source("d", "\n".join(lines).encode(), "p.md"))
@@ -269,7 +269,7 @@ HTML = st.lists(st.one_of(WORD, TAGS.map(lambda t: f"<{t}>"), TAGS.map(lambda t:
 
 
 @given(HTML)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_no_word_of_any_html_is_lost_or_moved_apart(parts: list[str]) -> None:
     """Words are told apart by their number; every one of them must be in the text exactly once."""
     words = 0

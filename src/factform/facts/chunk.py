@@ -148,13 +148,23 @@ def _packed(
     held: list[_Piece] = []
     used = 0
 
+    sizes: dict[tuple[int, int], int | None] = {}
+
+    def size_of(piece: _Piece) -> int | None:
+        """Tokens of a piece; None when it is so long that it must be split anyway. Counting is the costly part."""
+        key = piece.start, piece.end
+        if key not in sizes:
+            too_long = piece.end - piece.start > budget * CHARS_PER_TOKEN
+            sizes[key] = None if too_long else count(text[piece.start : piece.end])
+        return sizes[key]
+
     def close() -> None:
         nonlocal used
-        end, tokens = _fitting(text, held, count, budget)
+        end, tokens = (1, size_of(held[0])) if len(held) == 1 else _fitting(text, held, count, budget)
         node = section.node
         while node is not None and node.start >= held[end - 1].end:
             node = node.parent  # a heading cut off from the deeper one below it does not belong to that one
-        spans.append(_Span(held[0].start, held[end - 1].end, tokens, node))
+        spans.append(_Span(held[0].start, held[end - 1].end, budget + 1 if tokens is None else tokens, node))
         todo.extendleft(reversed(held[end:]))
         held.clear()
         used = 0
@@ -165,7 +175,7 @@ def _packed(
             continue
         piece = todo.popleft()
         room = budget - used
-        size = _size(text, piece, count, budget)
+        size = size_of(piece)
         bare = bool(held) and all(p.kind == "heading" for p in held)
         half = used * 2 >= budget
         turned = bool(held) and page_of(piece.start) != page_of(held[0].start)
@@ -186,19 +196,9 @@ def _packed(
     return spans
 
 
-def _size(text: str, piece: _Piece, count: Count, budget: int) -> int | None:
-    """Tokens of a piece; None when it is so long that it must be split anyway."""
-    if piece.end - piece.start > budget * CHARS_PER_TOKEN:
-        return None
-    return count(text[piece.start : piece.end])
-
-
 def _fitting(text: str, held: Sequence[_Piece], count: Count, budget: int) -> tuple[int, int]:
     """How many of the pieces really fit, and their tokens: white space between them may cost tokens as well."""
     end = len(held)
-    if end == 1:
-        size = _size(text, held[0], count, budget)
-        return 1, budget + 1 if size is None else size
     while True:
         tokens = count(text[held[0].start : held[end - 1].end])
         if tokens <= budget or end == 1:
