@@ -6,7 +6,7 @@ Knows nothing of files, rows or models beyond what the grammar says it cannot do
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -142,6 +142,19 @@ def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
             yield from leaves(sub, (*path, index))
     else:
         yield path, value
+
+
+def choices(schema: Any, path: Sequence[str | int]) -> tuple[Any, ...]:
+    """The values the schema lists (enum, const) for the place `path`, empty where it lists none."""
+    for part in path:
+        if not isinstance(schema, Mapping):
+            return ()
+        schema = schema.get("items", {}) if isinstance(part, int) else schema.get("properties", {}).get(part, {})
+    if not isinstance(schema, Mapping):
+        return ()
+    options = [s for key in ("anyOf", "oneOf") for s in schema.get(key, ()) if isinstance(s, Mapping)]
+    listed = [v for s in [schema, *options] for v in s.get("enum", ())]
+    return (*listed, *(s["const"] for s in [schema, *options] if "const" in s))
 
 
 def dotted(path: Path) -> str:

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from factform.form.contract import contract_problems, dotted, leaves, quote_pairs
+from factform.form.contract import choices, contract_problems, dotted, leaves, quote_pairs
 from factform.form.dataset import TrainingRow
 from factform.form.quotes import locate_quote
 from factform.form.rows import question_key
-from factform.form.twins import choices
 from factform.form.values import (
     MAGNITUDES,
     MONTHS,

@@ -22,13 +22,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from factform.errors import RegistryError
 from factform.form.adapterfile import check_tensors
-from factform.form.gate import Verdict
 from factform.ids import canonical_json, sha256_file, sha256_json
 from factform.records import AdapterInfo, as_json
+
+if TYPE_CHECKING:
+    from factform.form.gate import Verdict  # scipy would double the time that listing adapters takes
 
 TENSORS_FILE = "adapter.safetensors"
 CONFIG_FILE = "adapter.json"

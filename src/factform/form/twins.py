@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from factform.form.contract import contract_problems, leaves, quote_pairs
+from factform.form.contract import choices, contract_problems, leaves, quote_pairs
 from factform.form.quotes import locate_quote
 from factform.form.values import (
     MONTHS,
@@ -110,19 +110,6 @@ def _is_form(path: tuple[str | int, ...], leaf: Any, contract: Contract) -> bool
     if path in contract.quote_paths or path in contract.source_paths or leaf is None or isinstance(leaf, bool):
         return True
     return isinstance(leaf, str) and leaf in choices(contract.schema, path)
-
-
-def choices(schema: Any, path: Sequence[str | int]) -> tuple[Any, ...]:
-    """The values the schema lists (enum, const) for the place `path`, empty where it lists none."""
-    for part in path:
-        if not isinstance(schema, Mapping):
-            return ()
-        schema = schema.get("items", {}) if isinstance(part, int) else schema.get("properties", {}).get(part, {})
-    if not isinstance(schema, Mapping):
-        return ()
-    options = [s for key in ("anyOf", "oneOf") for s in schema.get(key, ()) if isinstance(s, Mapping)]
-    listed = [v for s in [schema, *options] for v in s.get("enum", ())]
-    return (*listed, *(s["const"] for s in [schema, *options] if "const" in s))
 
 
 # --- numbers --------------------------------------------------------------------------------
