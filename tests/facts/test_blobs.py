@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factform.errors import NotFound, StoreError
@@ -14,6 +14,7 @@ from factform.facts import blobs
 from factform.ids import sha256
 
 
+@settings(max_examples=30, deadline=None)
 @given(pieces=st.lists(st.binary(max_size=200), max_size=6))
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes]) -> None:
     folder = tmp_path_factory.mktemp("blobs")

@@ -136,14 +136,13 @@ class Ledger:
             connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
             connection.row_factory = sqlite3.Row
             ledger = cls(path, connection)
+            connection.execute("PRAGMA journal_mode = TRUNCATE")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA mmap_size = 0")
             connection.execute("PRAGMA foreign_keys = ON")
             if ledger.schema_version() != len(migrations()):
                 with lock.held():
-                    connection.execute("PRAGMA journal_mode = TRUNCATE")
                     ledger.migrate()
-            connection.execute("PRAGMA journal_mode = TRUNCATE")
         except sqlite3.Error as error:
             raise StoreError(f"the ledger {path} cannot be opened: {error}; restore it from a backup") from error
         return ledger
