@@ -527,6 +527,16 @@ def _gray() -> object:
     return Image.new("L", (20, 20), 128)
 
 
+def test_pdf_form_fields_are_read_with_what_is_filled_in() -> None:
+    def draw(canvas: Canvas) -> None:
+        canvas.drawString(60, 700, "Applicant:")
+        canvas.acroForm.textfield(name="n", value="Harbor Tools", x=120, y=690, width=150, height=20, fontSize=10)
+        canvas.showPage()
+        canvas.drawString(60, 700, "Next page")
+
+    assert parsed(drawn(draw), "r.pdf").text.split() == ["Applicant:", "Harbor", "Tools", "Next", "page"]
+
+
 def test_pdf_that_needs_no_password_to_open_is_read() -> None:
     data = pdf(text_of("Open words"), encrypt=StandardEncryption("", ownerPassword="owner"))
     assert "Open words" in parsed(data, "r.pdf").text

@@ -63,6 +63,7 @@ class _Page:
 def _read_pages(data: bytes) -> tuple[list[_Page], str | None]:
     document = _open(data)
     try:
+        document.init_forms()
         if len(document) == 0:
             raise DocumentError("empty PDF: it has no pages")
         try:
@@ -92,6 +93,7 @@ def _open(data: bytes) -> pypdfium2.PdfDocument:
 
 def _read_page(document: pypdfium2.PdfDocument, index: int) -> _Page:
     try:
+        _flatten(document, index)
         page = document[index]
         try:
             has_image = any(True for _ in page.get_objects([pdfium.FPDF_PAGEOBJ_IMAGE], max_depth=3))
@@ -104,6 +106,16 @@ def _read_page(document: pypdfium2.PdfDocument, index: int) -> _Page:
             page.close()
     except pypdfium2.PdfiumError as error:
         raise DocumentError(f"damaged PDF: page {index + 1} of {len(document)} cannot be read ({error})") from error
+
+
+def _flatten(document: pypdfium2.PdfDocument, index: int) -> None:
+    """Makes what is filled into a page's form fields part of its text; the document is changed in memory only."""
+    page = document[index]
+    try:
+        if page.formenv and pdfium.FPDFPage_GetAnnotCount(page) > 0:
+            page.flatten()
+    finally:
+        page.close()
 
 
 def _read_glyphs(text: pypdfium2.PdfTextPage) -> list[Glyph]:
