@@ -34,7 +34,9 @@ def document(draw: Draw, id: str, split: str, title: str, byline: str, text: str
     sections: list[Section] = []
     facts: list[Fact] = []
     misses: list[Miss] = []
-    heading, paragraphs, current = "", [], []
+    heading = ""
+    paragraphs: list[str] = []
+    current: list[str] = []
 
     def close_paragraph() -> None:
         if current:
