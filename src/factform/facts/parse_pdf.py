@@ -16,7 +16,7 @@ import pypdfium2.raw as pdfium
 
 from factform.errors import DocumentError
 from factform.facts.layout import Layout, assemble
-from factform.facts.pdf_layout import Glyph, body_size, heading_sizes, page_lines, page_pieces
+from factform.facts.pdf_layout import Glyph, heading_styles, page_lines, page_pieces
 from factform.records import Block, PageSpan
 
 _LOCK = threading.Lock()
@@ -38,7 +38,7 @@ def read_pdf(data: bytes) -> Layout:
     _check_text(pages)
     lines = [page_lines(p.glyphs) for p in pages]
     every = [line for page in lines for line in page]
-    headings = heading_sizes(every, body_size(every))
+    headings = heading_styles(every)
     texts: list[str] = []
     blocks: list[Block] = []
     spans: list[PageSpan] = []
@@ -120,33 +120,61 @@ def _flatten(document: pypdfium2.PdfDocument, index: int) -> None:
 
 def _read_glyphs(text: pypdfium2.PdfTextPage) -> list[Glyph]:
     """Glyphs in the file's order, turned so that the angle most of them are written at is horizontal."""
-    total = text.count_chars()
-    angles = [pdfium.FPDFText_GetCharAngle(text, i) for i in range(total)]
-    common = Counter(round(a, 2) for a in angles).most_common(1)
+    fonts = _fonts(text)
+    common = Counter(round(f.angle, 5) for f in fonts).most_common(1)
     turn = -common[0][0] if common else 0.0  # PDFium counts clockwise
     cos, sin = math.cos(turn), math.sin(turn)
     x, y = ctypes.c_double(), ctypes.c_double()
-    box, matrix = pdfium.FS_RECTF(), pdfium.FS_MATRIX()
+    box = pdfium.FS_RECTF()
     glyphs: list[Glyph] = []
-    for i in range(total):
-        char = _character(pdfium.FPDFText_GetUnicode(text, i))
+    for i, font in enumerate(fonts):
         pdfium.FPDFText_GetCharOrigin(text, i, x, y)
         pdfium.FPDFText_GetLooseCharBox(text, i, box)
-        pdfium.FPDFText_GetMatrix(text, i, matrix)
-        size = pdfium.FPDFText_GetFontSize(text, i) * math.hypot(matrix.c, matrix.d)
         across = [cx * cos + cy * sin for cx in (box.left, box.right) for cy in (box.bottom, box.top)]
         glyphs.append(
             Glyph(
-                char=char,
+                char=_character(pdfium.FPDFText_GetUnicode(text, i)),
                 x0=min(across),
                 x1=max(across),
                 y=y.value * cos - x.value * sin,
-                size=size,
-                turned=abs(math.remainder(angles[i] + turn, 2 * math.pi)) > 0.02,
-                generated=pdfium.FPDFText_IsGenerated(text, i) == 1,
+                size=font.size,
+                turned=abs(math.remainder(font.angle + turn, 2 * math.pi)) > 0.02,
+                bold=font.bold,
             )
         )
     return glyphs
+
+
+@dataclass(frozen=True)
+class _Font:
+    size: float
+    angle: float
+    bold: bool
+
+
+def _fonts(text: pypdfium2.PdfTextPage) -> list[_Font]:
+    """How each glyph is set. Asked once for a run of glyphs that PDFium says belong together."""
+    fonts: list[_Font] = []
+    run: int | None = None
+    for i in range(text.count_chars()):
+        pointer = ctypes.cast(pdfium.FPDFText_GetTextObject(text, i), ctypes.c_void_p).value
+        if pointer is None or pointer != run:
+            fonts.append(_font(text, i))
+        else:
+            fonts.append(fonts[-1])
+        run = pointer
+    return fonts
+
+
+def _font(text: pypdfium2.PdfTextPage, index: int) -> _Font:
+    matrix, flags = pdfium.FS_MATRIX(), ctypes.c_int()
+    name = ctypes.create_string_buffer(128)
+    pdfium.FPDFText_GetMatrix(text, index, matrix)
+    pdfium.FPDFText_GetFontInfo(text, index, name, len(name), flags)
+    size = pdfium.FPDFText_GetFontSize(text, index) * math.hypot(matrix.c, matrix.d)
+    # The weight is a guess from the stems' width and is 0 for the standard fonts; their names say it.
+    bold = pdfium.FPDFText_GetFontWeight(text, index) >= 600 or b"bold" in name.value.lower()
+    return _Font(size, pdfium.FPDFText_GetCharAngle(text, index), bold)
 
 
 def _character(code: int) -> str:

@@ -17,8 +17,8 @@ from factform.facts.layout import Kind, Piece, lowered, raised, squeeze, table_r
 
 WIDE = 1.0
 """A gap of this many font sizes between words is a gap between cells; justified text stays below it."""
-HEADING = 1.15
-"""A line this many times the body's size is a heading."""
+HEADING = 1.1
+"""A line this many times the body's size is a heading; a bold one needs to be no larger than the body."""
 MOST_SORTED = 1_000
 """Pieces on a page up to which their order is checked: every pair is looked at."""
 CELL_LINES = 12
@@ -31,8 +31,7 @@ _STOP = re.compile(r"""[.!?:;]["'\u201d\u2019)]*$""")
 
 @dataclass(frozen=True, slots=True)
 class Glyph:
-    """One character: from `x0` to `x1` on the baseline `y`. `turned`: not written along the page's main direction.
-    `generated`: white space the text layer does not hold, added because there is a gap."""
+    """One character: from `x0` to `x1` on the baseline `y`. `turned`: not written along the page's main direction."""
 
     char: str
     x0: float
@@ -40,7 +39,7 @@ class Glyph:
     y: float
     size: float
     turned: bool = False
-    generated: bool = False
+    bold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +52,7 @@ class Line:
     y: float
     size: float
     turned: bool = False
+    bold: bool = False
 
 
 _Cell = tuple[Line, ...]
@@ -80,7 +80,19 @@ def page_lines(glyphs: Sequence[Glyph]) -> list[Line]:
             last = glyph
         held.append(glyph)
     _append_line(lines, held)
-    return lines
+    return _left_to_right(lines)
+
+
+def _left_to_right(lines: Sequence[Line]) -> list[Line]:
+    """Neighbors on one baseline in the order of their places: PDFium puts turned text out the other way round."""
+    sorted_lines: list[Line] = []
+    start = 0
+    for i in range(1, len(lines) + 1):
+        if i < len(lines) and not lines[i].turned and abs(lines[i].y - lines[i - 1].y) <= 0.3 * lines[i].size:
+            continue
+        sorted_lines += sorted(lines[start:i], key=lambda line: line.x0) if i - start > 1 else lines[start:i]
+        start = i
+    return sorted_lines
 
 
 def _follows(last: Glyph, glyph: Glyph) -> bool:
@@ -98,14 +110,17 @@ def _append_line(lines: list[Line], glyphs: list[Glyph]) -> None:
         return
     size, y = Counter((round(max(g.size, 1.0), 1), round(g.y, 1)) for g in marks).most_common(1)[0][0]
     text = squeeze("".join(_shifted(g, size, y) for g in glyphs))
-    line = Line(text, min(g.x0 for g in marks), max(g.x1 for g in marks), y, size, marks[0].turned)
+    line = Line(
+        text, min(g.x0 for g in marks), max(g.x1 for g in marks), y, size, marks[0].turned, all(g.bold for g in marks)
+    )
     if lines and not line.turned and not lines[-1].turned:
         last = lines[-1]
         gap, both = line.x0 - last.x1, max(line.size, last.size)
         if abs(line.y - last.y) <= 0.3 * both and -0.2 * both <= gap <= WIDE * both:
             joined = f"{last.text} {text}"
             main = last if len(last.text) >= len(text) else line
-            lines[-1] = replace(main, text=joined, x0=min(last.x0, line.x0), x1=max(last.x1, line.x1))
+            x0, x1 = min(last.x0, line.x0), max(last.x1, line.x1)
+            lines[-1] = replace(main, text=joined, x0=x0, x1=x1, bold=last.bold and line.bold)
             return
     lines.append(line)
 
@@ -117,19 +132,30 @@ def _shifted(glyph: Glyph, size: float, y: float) -> str:
     return raised(glyph.char) if glyph.y > y else lowered(glyph.char)
 
 
-def body_size(lines: Iterable[Line]) -> float:
-    """The font size most characters are set in; 0.0 without any."""
-    weights: Counter[float] = Counter()
+_Style = tuple[float, bool]
+"""Font size, rounded, and whether all of a line is bold."""
+
+
+def heading_styles(lines: Iterable[Line]) -> tuple[_Style, ...]:
+    """Styles that mark headings in a document, the strongest first: a style's place is its heading level.
+
+    Larger than the body, or bold at its size, if most of the body is not.
+    """
+    weights: Counter[_Style] = Counter()
     for line in lines:
         if not line.turned:
-            weights[_rounded(line.size)] += len(line.text)
-    return max(weights, key=lambda size: (weights[size], -size)) if weights else 0.0
+            weights[_style(line)] += len(line.text)
+    sizes: Counter[float] = Counter()
+    for (size, _), weight in weights.items():
+        sizes[size] += weight
+    body = max(sizes, key=lambda size: (sizes[size], -size)) if sizes else 0.0
+    plain = sum(w for (_, bold), w in weights.items() if not bold) * 2 > weights.total()
+    found = (s for s in weights if s[0] >= body * HEADING or (plain and s[1] and s[0] >= body))
+    return tuple(sorted(found, reverse=True))
 
 
-def heading_sizes(lines: Iterable[Line], body: float) -> tuple[float, ...]:
-    """Sizes that mark headings, the largest first: a size's place is its heading level."""
-    sizes = {_rounded(line.size) for line in lines if not line.turned}
-    return tuple(sorted((s for s in sizes if s >= body * HEADING), reverse=True))
+def _style(line: Line) -> _Style:
+    return _rounded(line.size), line.bold
 
 
 def _rounded(size: float) -> float:
@@ -139,7 +165,7 @@ def _rounded(size: float) -> float:
 # --- pieces ---------------------------------------------------------------------------------
 
 
-def page_pieces(lines: Sequence[Line], headings: Sequence[float]) -> list[Piece]:
+def page_pieces(lines: Sequence[Line], headings: Sequence[_Style]) -> list[Piece]:
     """Pieces of a page in reading order."""
     parts: list[_Part] = []
     text: list[Line] = []
@@ -374,7 +400,7 @@ def _plain_lines(row: _Row) -> list[Line]:
 # --- paragraphs -----------------------------------------------------------------------------
 
 
-def _paragraphs(text: Sequence[Line], page: Sequence[Line], headings: Sequence[float]) -> list[_Part]:
+def _paragraphs(text: Sequence[Line], page: Sequence[Line], headings: Sequence[_Style]) -> list[_Part]:
     """Paragraphs, headings and lists of consecutive lines. `page` tells where columns end."""
     if not text:
         return []
@@ -392,8 +418,8 @@ def _paragraphs(text: Sequence[Line], page: Sequence[Line], headings: Sequence[f
     return [*parts, _Part(_piece(words, kind, headings, text[-1]), *_box(held))]
 
 
-def _kind(line: Line, headings: Sequence[float]) -> Kind:
-    if not line.turned and _rounded(line.size) in headings:
+def _kind(line: Line, headings: Sequence[_Style]) -> Kind:
+    if not line.turned and _style(line) in headings:
         return "heading"
     return "list" if _starts_item(line) else "paragraph"
 
@@ -402,10 +428,13 @@ def _starts_item(line: Line) -> bool:
     return bool(_BULLET.match(line.text) or _NUMBER.match(line.text))
 
 
-def _piece(text: str, kind: Kind, headings: Sequence[float], line: Line) -> Piece:
-    if kind == "heading" and len(text) <= 200 and any(c.isalpha() for c in text):
-        return Piece("heading", squeeze(text), min(headings.index(_rounded(line.size)) + 1, 6))
-    return Piece("paragraph" if kind == "heading" else kind, text)
+def _piece(text: str, kind: Kind, headings: Sequence[_Style], line: Line) -> Piece:
+    """A piece of whole lines. What is set like a heading and reads like a sentence, or is too long, is none."""
+    if kind == "heading":
+        if len(text) <= 200 and any(c.isalpha() for c in text) and not text.endswith((".", ",", ";")):
+            return Piece("heading", squeeze(text), min(headings.index(_style(line)) + 1, 6))
+        kind = "list" if _starts_item(replace(line, text=text)) else "paragraph"
+    return Piece(kind, text)
 
 
 def _leading(lines: Sequence[Line]) -> float:
@@ -426,7 +455,9 @@ def _joint(above: Line, line: Line, leading: float, right: Mapping[int, float], 
     if min(above.x1, line.x1) <= max(above.x0, line.x0):
         return "\n\n"
     if kind == "heading":
-        return " "
+        return "\n\n" if above.bold != line.bold or _breaks(above, line, right) else " "
+    if line.bold and not above.bold and _breaks(above, line, right):
+        return "\n\n"
     if _starts_item(line) and (kind == "list" or _breaks(above, line, right)):
         return "\n" if kind == "list" else "\n\n"
     ended = bool(_STOP.search(above.text))
@@ -441,7 +472,7 @@ def _joint(above: Line, line: Line, leading: float, right: Mapping[int, float], 
 def _breaks(above: Line, line: Line, right: Mapping[int, float]) -> bool:
     """Whether a line was ended by its author: the next line's first word would still have fitted on it."""
     word = len(line.text.split(" ", 1)[0]) / len(line.text) * (line.x1 - line.x0)
-    return above.x1 + 0.5 * above.size + word < right.get(_step(above.x0), above.x1)
+    return above.x1 + 0.6 * above.size + 1.25 * word < right.get(_step(above.x0), above.x1)
 
 
 def _right_edges(page: Sequence[Line]) -> dict[int, float]:
