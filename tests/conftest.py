@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 
 if TYPE_CHECKING:
@@ -100,6 +100,34 @@ def write_tiny_model(folder: Path) -> Path:
     )
     save_file(tiny_tensors(vocab), str(folder / "model.safetensors"))
     return folder
+
+
+def write_tiny_embedder(folder: Path) -> Path:
+    """A BERT of random embeddings and no layers, so a mean over words: texts that share words are near one another."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = tiny_tokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A <|im_end|>", special_tokens=[("<|im_start|>", 1), ("<|im_end|>", 2)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 0, "num_attention_heads": 4}
+    config |= {"max_position_embeddings": 256, "layer_norm_eps": 1e-12, "hidden_act": "gelu"}
+    (folder / "config.json").write_text(json.dumps(config))
+    g = torch.Generator().manual_seed(1)
+    tensors = {
+        "word_embeddings.weight": torch.randn(tokenizer.get_vocab_size(), 32, generator=g),
+        "position_embeddings.weight": torch.zeros(256, 32),
+        "token_type_embeddings.weight": torch.zeros(2, 32),
+        "LayerNorm.weight": torch.ones(32),
+        "LayerNorm.bias": torch.zeros(32),
+    }
+    save_file({f"embeddings.{name}": value for name, value in tensors.items()}, str(folder / "model.safetensors"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_embedder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_embedder(tmp_path_factory.mktemp("embedder") / "model")
 
 
 @pytest.fixture(scope="session")

@@ -73,7 +73,7 @@ def test_a_block_is_encoded_once_and_given_up_when_the_budget_is_full(tiny: Read
     small.get([[7, 8, 9]])
     assert small.size()["blocks"] == 1
     again = small.get([[1, 2, 3]])[0]
-    assert torch.equal(again.keys, first[0].keys)
+    assert torch.allclose(again.keys, first[0].keys, atol=1e-5)  # padding may change the last bit
 
 
 def test_keys_differ_with_everything_that_changes_the_numbers(tiny: Reader) -> None:

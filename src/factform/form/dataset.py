@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from factform.form.contract import value_at
 from factform.form.quotes import locate_quote
 from factform.form.twins import make_twin
 from factform.model.grammar import dump_answer
@@ -90,16 +91,7 @@ def build_rows(
 
 def quote_of(expected: Mapping[str, Any], contract: Contract) -> str:
     """The (first) quote of an expected answer."""
-    return str(at_path(expected, contract.quote_paths[0])) if contract.quote_paths else ""
-
-
-def at_path(value: Mapping[str, Any], path: Sequence[str]) -> Any:
-    """What stands at `path` in nested mappings; None where it breaks off."""
-    for name in path:
-        if not isinstance(value, Mapping) or name not in value:
-            return None
-        value = value[name]
-    return value
+    return str(value_at(expected, contract.quote_paths[0])) if contract.quote_paths else ""
 
 
 def with_path(value: Mapping[str, Any], path: Sequence[str], leaf: Any) -> dict[str, Any]:
@@ -159,7 +151,7 @@ def _answer_in(case: Case, gold: Chunk, label: str, contract: Contract) -> dict[
     for path in contract.source_paths:
         answer = with_path(answer, path, label)
     for path in contract.quote_paths:
-        place = locate_quote(gold.text, str(at_path(answer, path)))
+        place = locate_quote(gold.text, str(value_at(answer, path)))
         if place is not None:
             answer = with_path(answer, path, gold.text[place[0] : place[1]])
     return answer

@@ -26,9 +26,9 @@ import torch
 from tokenizers import Tokenizer
 
 from factform.errors import GrammarError
+from factform.model.prompt import REFUSAL
 from factform.records import Contract, Passage
 
-REFUSAL: Mapping[str, str] = {"status": "not_in_documents"}
 MARK = "x-factform"
 QUOTE_WORDS = 60
 ITEM_SEPARATOR, KEY_SEPARATOR = ", ", ": "

@@ -17,8 +17,8 @@ import httpx
 
 from factform.errors import RemoteError
 from factform.ids import sha256_json
-from factform.model.grammar import REFUSAL, Constraint, Path, contract_schema, validate_answer
-from factform.model.prompt import ChatFormat
+from factform.model.grammar import Constraint, Path, contract_schema, validate_answer
+from factform.model.prompt import REFUSAL, ChatFormat
 from factform.records import Generation, Mode, Prompt
 
 TRIES = 4

@@ -1,0 +1,119 @@
+"""The reader: greedy text against transformers, the mask and free writing, limits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from factform.errors import ContextTooLong, ModelError
+from factform.ids import chunk_id, sha256_text
+from factform.model.grammar import Constraint, validate_answer
+from factform.model.prompt import PLAIN, REFUSAL, ChatFormat, cut_template, load_chat_format, render
+from factform.model.reader import Reader, fast_dtype
+from factform.records import Chunk, Passage, Prompt
+
+TEXTS = ("The monthly rent for unit 7 is 1,480 euros.", "The boiler must be serviced every 18 months.")
+
+
+def passages() -> tuple[Passage, ...]:
+    return tuple(
+        Passage(str(i), Chunk(chunk_id("d", "v", 0, len(t)), "d", "v", 0, len(t), t, sha256_text(t), "Lease"))
+        for i, t in enumerate(TEXTS, 1)
+    )
+
+
+def prompt(reader: Reader) -> Prompt:
+    return render("What is the rent?", passages(), reader.chat, trigger="desk")
+
+
+def test_exact_greedy_text_equals_that_of_transformers(tiny: Reader, tiny_dir: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.LlamaForCausalLM.from_pretrained(tiny_dir, dtype=torch.float32).eval()
+    tokens = tiny.tokenize(prompt(tiny))
+    ids = [*tokens.header, *(t for block in tokens.blocks for t in block), *tokens.tail]
+    with torch.inference_mode():
+        written = theirs.generate(torch.tensor([ids]), max_new_tokens=24, do_sample=False, eos_token_id=tiny.end_token)
+    expected = [t for t in written[0, len(ids) :].tolist() if t != tiny.end_token]
+    got = tiny.generate(prompt(tiny), mode="exact", max_tokens=24)
+    assert got.text == tiny.tokenizer.decode(expected, skip_special_tokens=False)
+    assert got.prompt_tokens == len(ids)
+    assert got.interventions == 0
+
+
+def test_a_warm_block_store_changes_no_answer(tiny: Reader) -> None:
+    for mode in ("exact", "reuse"):
+        cold = tiny.generate(prompt(tiny), mode=mode, max_tokens=24)
+        warm = tiny.generate(prompt(tiny), mode=mode, max_tokens=24)
+        assert warm.text == cold.text
+        assert warm.reused_tokens > 0
+
+
+def test_masked_answers_of_a_random_model_are_in_contract_with_verbatim_quotes(tiny: Reader) -> None:
+    got = tiny.generate(prompt(tiny), constraint=Constraint(PLAIN, passages()), max_tokens=400)
+    value, problems = validate_answer(got.text, PLAIN)
+    assert got.stop == "end"
+    assert problems == []
+    assert value is not None
+    assert got.interventions is not None
+    assert got.interventions > 0
+    if value != REFUSAL:
+        assert value["quote"] in dict(zip(("1", "2"), TEXTS, strict=True))[value["source"]]
+        assert got.forced > 0
+
+
+def test_free_writing_is_broken_off_where_the_contract_cannot_be_met(tiny: Reader) -> None:
+    got = tiny.generate(prompt(tiny), constraint=Constraint(PLAIN, passages()), masked=False, max_tokens=400)
+    assert got.stop == "invalid"
+    assert got.completion_tokens < 20
+
+
+def test_the_limit_is_kept(tiny: Reader) -> None:
+    got = tiny.generate(prompt(tiny), constraint=Constraint(PLAIN, passages()), max_tokens=5)
+    assert (got.stop, got.completion_tokens) == ("length", 5)
+
+
+def test_a_question_longer_than_the_window_is_refused_with_the_numbers(tiny: Reader) -> None:
+    long = render("rent " * 4000, (), tiny.chat)
+    with pytest.raises(ContextTooLong, match=r"prompt has \d{4,} tokens and up to 64 .* is 2048"):
+        tiny.generate(long, max_tokens=64)
+
+
+def test_an_unknown_adapter_is_named(tiny: Reader) -> None:
+    with pytest.raises(ModelError, match="'desk@1'"):
+        tiny.generate(prompt(tiny), adapter="desk@1")
+
+
+def test_one_renderer_makes_the_same_blocks_for_every_behavior_and_question(tiny: Reader) -> None:
+    one = render("What is the rent?", passages(), tiny.chat, trigger="desk")
+    two = render("Who pays?", passages(), tiny.chat, trigger="clerk")
+    assert (one.header, one.blocks) == (two.header, two.blocks)
+    assert one.tail != two.tail
+    assert one.text.count("<|im_start|>") == 3
+    assert "Behavior: desk" in one.tail
+
+
+def test_passage_headers_are_read_but_not_part_of_the_span(tiny: Reader) -> None:
+    assert prompt(tiny).blocks[1] == f"Lease\n{TEXTS[0]}\n\n"
+
+
+def test_chat_formats_are_cut_from_templates(tiny_dir: Path) -> None:
+    assert load_chat_format(tiny_dir) == ChatFormat(
+        "<|im_start|>system\n", "<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
+    )
+    with pytest.raises(ModelError, match="does not show"):
+        cut_template("{{ messages[1]['content'] }}", {})
+    with pytest.raises(ModelError, match="no system role"):
+        cut_template("{{ raise_exception('no system role') }}", {})
+
+
+def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({}))
+    with pytest.raises(ModelError, match="chat template"):
+        load_chat_format(tmp_path)
+
+
+def test_dtype_follows_the_machine() -> None:
+    assert fast_dtype() in (torch.float32, torch.bfloat16)
