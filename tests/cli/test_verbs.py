@@ -317,7 +317,7 @@ def test_audit_lists_shows_and_notices_a_change(run: Run, project: Path) -> None
 
 def test_models_are_listed_and_fetched(run: Run, project: Path, tiny_dir: Path) -> None:
     fetched = run("models", "fetch", "--verify", "--project", project, "--json").json
-    assert [m["name"] for m in fetched][0] == str(tiny_dir)
+    assert fetched[0]["name"] == str(tiny_dir)
     assert len(fetched) == 2
     listed = run("models", "list", "--json").json
     assert {"name", "folder", "size", "digest", "revision", "cached"} == set(listed[0])
