@@ -1,0 +1,160 @@
+"""The flow: what is released, refused and recorded, on the tiny model with passages given by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from factform.answer import (
+    Ask,
+    Outcome,
+    Parts,
+    answer,
+    as_passages,
+    cite,
+    free_validity,
+    make_prompt,
+    read_output,
+    select,
+)
+from factform.audit.record import AnswerRecord
+from factform.errors import RecordError
+from factform.ids import chunk_id, sha256_text
+from factform.model.prompt import PLAIN, PLAIN_INSTRUCTIONS
+from factform.model.reader import Reader
+from factform.records import AdapterInfo, Behavior, Chunk, Generation, Hit, SearchResult
+
+TEXTS = (
+    "The monthly rent for unit 7 is 1,480 euros.",
+    "The boiler must be serviced every 18 months.",
+    "Pets are not allowed in unit 9.",
+)
+BEHAVIOR = Behavior("desk", "", "Long instructions.", PLAIN, (), (), 2, 200, "digest")
+ADAPTER = AdapterInfo("a" * 64, "desk", "tiny", "now", True, {})
+
+
+def hits() -> tuple[Hit, ...]:
+    made = []
+    for i, text in enumerate(TEXTS):
+        start = 10 * (i + 1)
+        name = f"doc-{i}"
+        chunk = Chunk(
+            chunk_id(name, "v1", start, start + len(text)), name, "v1", start, start + len(text), text,
+            sha256_text(text), f"Title {i}", page=i + 1,
+        )  # fmt: skip
+        made.append(Hit(i + 1, chunk, 1.0 - i / 10, {"bm25": 1.0 - i / 10}))
+    return tuple(made)
+
+
+class Bench:
+    """Parts on the tiny model that remember what was written and checked."""
+
+    def __init__(self, reader: Reader, found: tuple[Hit, ...], *, sound: bool = True):
+        self.records: list[AnswerRecord] = []
+        self.parts = Parts(
+            search=lambda question: SearchResult(found, {"total": 3.0, "rerank": 1.0}),
+            verify=lambda hit, start, end, quote: sound,
+            digest_of=lambda document, version: sha256_text(document + version),
+            model=reader,
+            write=self._write,
+        )
+
+    def _write(self, record: AnswerRecord) -> str:
+        self.records.append(record)
+        return f"record-{len(self.records)}"
+
+
+def generation(text: str, stop: str = "end") -> Generation:
+    return Generation(text, 10, 5, stop, 0, {"first_token": 1.0, "total": 2.0})  # type: ignore[arg-type]
+
+
+def test_an_answer_is_in_contract_cited_and_recorded_or_a_refusal(tiny: Reader) -> None:
+    bench = Bench(tiny, hits())
+    got = answer(Ask("What is the rent?", passages=2, max_tokens=400, principal="ann"), bench.parts)
+    record = bench.records[0]
+    assert got.record == "record-1"
+    assert got.status in ("answered", "not_in_documents")
+    for citation in got.citations:
+        index = int(citation.document.removeprefix("doc-"))
+        offset = citation.start - 10 * (index + 1)
+        assert TEXTS[index][offset : offset + len(citation.quote)] == citation.quote
+        assert citation.page == index + 1
+    assert [c["kept"] for c in record.candidates] == [True, True, False]
+    assert "place 3 of 3" in record.candidates[2]["reason"]
+    assert record.principal == "ann"
+    assert record.documents[0]["sha256"] == sha256_text("doc-0v1")
+    assert got.ms["total"] >= got.ms["first_token"] > 0
+    assert got.ms["search"] == 2.0
+
+
+def test_nothing_found_is_a_refusal_without_asking_the_model(tiny: Reader) -> None:
+    bench = Bench(tiny, ())
+    got = answer(Ask("What is the rent?"), bench.parts)
+    assert (got.status, got.completion_tokens) == ("not_in_documents", 0)
+    assert got.answer == {"status": "not_in_documents"}
+    assert len(bench.records) == 1
+
+
+def test_without_facts_nothing_is_searched_or_cited(tiny: Reader) -> None:
+    bench = Bench(tiny, hits())
+    got = answer(Ask("What is the rent?", facts=False, max_tokens=400), bench.parts)
+    assert got.citations == ()
+    assert bench.records[0].candidates == ()
+    if got.status == "answered" and got.answer:
+        assert (got.answer["quote"], got.answer["source"]) == ("", "")
+
+
+def test_an_answer_that_cannot_be_recorded_is_not_released(tiny: Reader) -> None:
+    def broken(record: AnswerRecord) -> str:
+        raise RecordError("disk full")
+
+    parts = replace(Bench(tiny, hits()).parts, write=broken)
+    with pytest.raises(RecordError):
+        answer(Ask("What is the rent?", max_tokens=400), parts)
+
+
+def test_output_that_did_not_end_or_is_not_in_contract_is_refused() -> None:
+    assert read_output(generation('{"source": "1"', "length"), PLAIN).status == "refused"
+    wrong = read_output(generation('{"source": "1"}'), PLAIN)
+    assert wrong.status == "refused"
+    assert "quote" in wrong.reason
+    assert read_output(generation('{"status": "not_in_documents"}'), PLAIN).status == "not_in_documents"
+
+
+def test_a_fabricated_quote_or_label_is_refused_even_if_the_grammar_let_it_through() -> None:
+    given = select(hits(), 2)
+    for label, quote in (("1", "The rent is 9 euros."), ("3", TEXTS[2]), ("7", TEXTS[0]), ("1", "")):
+        outcome = Outcome("answered", "", {"source": label, "quote": quote, "answer": "x"})
+        got, citations = cite(outcome, PLAIN, as_passages(given), given, lambda *_: True)
+        assert (got.status, got.answer, citations) == ("refused", None, ())
+
+
+def test_a_quote_whose_stored_bytes_changed_is_refused() -> None:
+    given = select(hits(), 2)
+    outcome = Outcome("answered", "", {"source": "1", "quote": "1,480 euros", "answer": "1,480"})
+    got, _ = cite(outcome, PLAIN, as_passages(given), given, lambda *_: False)
+    assert got.status == "refused"
+    assert "factform doctor" in got.reason
+    good, citations = cite(outcome, PLAIN, as_passages(given), given, lambda *_: True)
+    assert good.answer == {"source": "doc-0", "quote": "1,480 euros", "answer": "1,480"}
+    assert (citations[0].start, citations[0].end) == (10 + 31, 10 + 42)
+
+
+def test_a_tuned_prompt_carries_no_instructions_and_a_prompted_one_all(tiny: Reader) -> None:
+    given = as_passages(select(hits(), 2))
+    prompted = make_prompt(Ask("Rent?", behavior=BEHAVIOR), given, tiny.chat)
+    tuned = make_prompt(Ask("Rent?", behavior=BEHAVIOR, adapter=ADAPTER), given, tiny.chat)
+    plain = make_prompt(Ask("Rent?"), given, tiny.chat)
+    assert "Long instructions." in prompted.header
+    assert "JSON Schema" in prompted.header
+    assert "x-factform" not in prompted.text
+    assert "instructions" not in tuned.text
+    assert "Behavior: desk" in tuned.tail
+    assert PLAIN_INSTRUCTIONS in plain.header
+
+
+def test_free_validity_of_a_random_model_is_false_and_recorded_nowhere(tiny: Reader) -> None:
+    bench = Bench(tiny, hits())
+    assert free_validity(Ask("What is the rent?", max_tokens=100), bench.parts) is False
+    assert bench.records == []

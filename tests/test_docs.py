@@ -1,0 +1,262 @@
+"""The documents, run: shell and Python blocks on tiny random models, links, the table of the README."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+import factform.project
+from factform.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+BLOCK = re.compile(r"^```(\w+)(?: file=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+QUICK_SETTINGS = (
+    "dtype = 'float32'\n[answer]\nmax_tokens = 60\n[train]\nrank = 2\nbatch = 2\nsteps = 2\nheld_out = 4\ntwins = 0.1\n"
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, the file it is to be saved as, its text."""
+
+    language: str
+    file: str | None
+    text: str
+
+
+def blocks(path: Path) -> list[Block]:
+    return [Block(*found) for found in BLOCK.findall(path.read_text("utf-8"))]
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of each command line, comments left out."""
+    lines = [shlex.split(line, comments=True) for line in text.replace("\\\n", " ").splitlines()]
+    return [words for words in lines if words]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_dir: Path, tiny_embedder_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, stood in, where every new project uses the tiny models and trains for two steps."""
+    models = f"[model]\nlanguage = {json.dumps(str(tiny_dir))}\nembedder = {json.dumps(str(tiny_embedder_dir))}\n"
+    monkeypatch.setattr(factform.project, "TEMPLATE", models + QUICK_SETTINGS)
+    monkeypatch.setenv("FACTFORM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("FACTFORM_PROJECT", raising=False)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+class Runner:
+    """Runs a page's blocks in order. Python blocks share their names, as they would in one session."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+        self.monkeypatch, self.capfd = monkeypatch, capfd
+        self.names: dict[str, Any] = {}
+        self.output: dict[str, str] = {}
+        self.gate_passed = False
+
+    def run(self, block: Block) -> None:
+        if block.file:
+            Path(block.file).write_text(block.text, "utf-8")
+        elif block.language == "python":
+            exec(compile(block.text, "<docs>", "exec"), self.names)
+        elif block.language == "sh":
+            for words in commands(block.text):
+                self._command(words)
+
+    def _command(self, words: list[str]) -> None:
+        if words[0] == "export":
+            name, _, value = words[1].partition("=")
+            self.monkeypatch.setenv(name, value)
+            return
+        assert words[0] == "factform", f"only factform and export are run from the docs, not {words[0]!r}"
+        self.capfd.readouterr()
+        code = main(words[1:])
+        out, err = self.capfd.readouterr()
+        self.output[" ".join(words[1:])] = out
+        # Random weights pass no gate: then `gate` must say so by its code, and `promote` must refuse.
+        if words[1] == "gate":
+            self.gate_passed = code == 0
+            assert code in (0, 3), err
+        elif words[1] == "promote":
+            assert code == (0 if self.gate_passed else 1), err
+        else:
+            assert code == 0, f"{' '.join(words)} ended with {code}: {err}"
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Runner:
+    return Runner(monkeypatch, capfd)
+
+
+def test_quickstart_runs_from_top_to_bottom(place: Path, runner: Runner) -> None:
+    for block in blocks(ROOT / "docs" / "quickstart.md"):
+        runner.run(block)
+    assert "72 documents: 72 created" in runner.output["add shop/documents"]
+    assert "documents/tile-saw-c11.md" in runner.output["search deposit for the tile saw C11 -k 3"]
+    assert "no problems" in runner.output["behaviors check counter"]
+    assert "1 documents: 1 updated" in runner.output["add shop/documents/heat-gun-b15.md"]
+    refused = json.loads(runner.output["ask What does the Scaffold Z77 cost per day? --behavior counter --json"])
+    assert refused["status"] in ("answered", "not_in_documents", "refused")
+
+
+def test_readme_runs(place: Path, runner: Runner) -> None:
+    make_demo_folder(place)
+    for block in blocks(ROOT / "README.md"):
+        runner.run(block)
+    answer = json.loads(runner.output["ask How long is the notice period? --behavior desk --json"])
+    assert answer["behavior"] == "desk"
+    assert len(runner.output["audit list --limit 5"].splitlines()) > 5
+
+
+def make_demo_folder(place: Path) -> None:
+    """What the README's blocks expect around them: a folder of documents, and `demo` as `make demo` leaves it."""
+    (place / "documents").mkdir()
+    (place / "documents" / "returns.md").write_text("# Returns\n\nGoods may be returned within 30 days.\n")
+    assert main(["init", "--project", "demo"]) == 0
+    (place / "demo" / "documents").mkdir()
+    folder = place / "demo" / "behaviors" / "desk"
+    assert main(["behaviors", "new", "desk", "--project", "demo"]) == 0
+    for flat in range(40):
+        text = f"# Flat {flat}\n\nThe notice period of flat {flat} is {flat + 2} weeks.\n"
+        (place / "demo" / "documents" / f"{flat}.md").write_text(text)
+    for name, flats in (("examples", range(30)), ("cases", range(30, 40))):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(example(flat)) + "\n" for flat in flats))
+
+
+def example(flat: int) -> dict[str, Any]:
+    quote, document = f"The notice period of flat {flat} is {flat + 2} weeks.", f"documents/{flat}.md"
+    return {
+        "id": f"flat-{flat}",
+        "question": f"How long is the notice period of flat {flat}?",
+        "expected": {"answer": f"{flat + 2} weeks", "quote": quote, "source": document},
+        "documents": [document],
+    }
+
+
+# --- links and words ------------------------------------------------------------------------
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+            if re.match(r"\w+:", target):
+                continue
+            path, _, anchor = target.partition("#")
+            file = (page.parent / path) if path else page
+            assert file.exists(), f"{page.name} links to {target}"
+            assert not anchor or anchor in anchors(file), f"{page.name} links to {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Headings as GitHub names them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_every_metric_is_explained() -> None:
+    from factform.measure.score import METRICS
+
+    text = (ROOT / "docs" / "concepts.md").read_text("utf-8")
+    assert not [metric for metric in METRICS if f"`{metric}`" not in text]
+
+
+def test_pages_name_no_place_of_the_machine_they_were_written_on() -> None:
+    for page in PAGES:
+        assert not re.search(r"(?<![\w.])/(?:home|root|tmp|work|Users)/", page.read_text("utf-8")), page.name
+
+
+# --- the table ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def table() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("readme_table", ROOT / "benchmarks" / "readme_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def cell(value: float, low: float, high: float, n: int = 40) -> dict[str, float]:
+    return {"value": value, "low": low, "high": high, "n": n}
+
+
+REPORT = {
+    "n": 40,
+    "seed": 0,
+    "arms": {
+        "base": {"valid": cell(0, 0, 0.088), "grounded": None, "prompt_tokens": cell(900, 890, 910), "ms": None},
+        "both": {
+            "valid": cell(0.975, 0.871, 0.996),
+            "grounded": cell(0.8, 0.64, 0.9, 32),
+            "prompt_tokens": cell(612.4, 600, 620.6),
+            "ms": {**cell(1234.5, 1100, 1300), "p50": 1234.5, "p95": 2000},
+        },
+    },
+}
+
+WANTED = """\
+| | `base` | `both` |
+|---|---:|---:|
+| in contract without the mask | 0.0 % [0, 9] n=40 | 97.5 % [87, 100] n=40 |
+| answers fully grounded | – | 80.0 % [64, 90] n=32 |
+| prompt tokens, mean | 900 [890, 910] n=40 | 612 [600, 621] n=40 |
+| ms an answer, median | – | 1,234 [1,100, 1,300] n=40 |
+
+40 held-out cases, 95 % intervals in brackets, seed 0."""
+
+
+def test_the_table_of_a_small_report(table: ModuleType) -> None:
+    assert table.block(REPORT) == WANTED
+
+
+def test_the_notes_say_where_the_numbers_come_from(table: ModuleType) -> None:
+    place = {"time": "2026-11-22T10:00:00Z", "cores": 2, "cpu": "A CPU", "commit": "0123456789abcdef"}
+    tuning = {"rows": 500, "seconds": {"train": 200.4}}
+    update = {"save_to_searchable_ms": 24.6, "save_to_answered_ms": 1500, "after_right": False}
+    full = {**REPORT, "environment": place, "machine": {"dtype": "float32"}, "seconds": {"a": 100, "b": 211}}
+    notes = table.block({**full, "tuning": tuning, "update": update}).splitlines()[-3:]
+    assert notes == [
+        "Measured 2026-11-22 on 2 cores of A CPU, float32, commit 0123456789ab.",
+        "The whole demo took 311 s, 200 s of it training 500 rows.",
+        "A changed document was searchable 25 ms after saving and answered from after 1,500 ms (right: no).",
+    ]
+
+
+def test_only_what_stands_between_the_marks_is_replaced(table: ModuleType) -> None:
+    text = f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n"
+    assert table.replaced(text, "new") == f"before\n{table.BEGIN}\n\nnew\n\n{table.END}\nafter\n"
+    assert table.replaced(table.replaced(text, "other"), "new") == table.replaced(text, "new")
+    for broken in ("nothing", f"{table.END}\n{table.BEGIN}", text + table.BEGIN):
+        with pytest.raises(ValueError, match="once each"):
+            table.replaced(broken, "new")
+
+
+def test_the_readme_shows_the_committed_report(table: ModuleType) -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    if not table.REPORT.is_file():
+        assert "Not measured" in readme.split(table.BEGIN)[1].split(table.END)[0]
+        return
+    assert table.replaced(readme, table.block(json.loads(table.REPORT.read_text("utf-8")))) == readme
