@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ import pytest
 import torch
 
 from factform.cli import main
+
+REAL_CACHE = os.environ.get("FACTFORM_CACHE")
+"""Where the default models are, before the tests here set up a cache of their own; None: the user's."""
 
 FLATS = range(1, 31)
 
