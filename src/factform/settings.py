@@ -26,10 +26,10 @@ class ModelSettings(BaseModel):
     language: str = "smollm2-135m"
     embedder: str = "minilm-l6"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    kv_budget_mb: int = Field(1024, ge=16)
+    kv_budget_mb: int = Field(default=1024, ge=16)
     url: str = ""
     api_key_env: str = ""
-    timeout_s: float = Field(60.0, gt=0)
+    timeout_s: float = Field(default=60.0, gt=0)
 
 
 class FactsSettings(BaseModel):
@@ -37,17 +37,17 @@ class FactsSettings(BaseModel):
 
     model_config = _STRICT
     root: str = "."
-    chunk_tokens: int = Field(160, ge=16, le=480)
-    passages: int = Field(4, ge=1, le=8)
-    max_file_mb: int = Field(50, ge=1)
-    writer_wait_s: float = Field(10.0, ge=0)
+    chunk_tokens: int = Field(default=160, ge=16, le=480)
+    passages: int = Field(default=4, ge=1, le=8)
+    max_file_mb: int = Field(default=50, ge=1)
+    writer_wait_s: float = Field(default=10.0, ge=0)
 
 
 class AnswerSettings(BaseModel):
     """How plain questions are answered and what a record keeps."""
 
     model_config = _STRICT
-    max_tokens: int = Field(160, ge=8)
+    max_tokens: int = Field(default=160, ge=8)
     keep_prompt: bool = True
 
 
@@ -55,18 +55,18 @@ class TrainSection(BaseModel):
     """How adapters are trained; see `form/train.py` for what each value does."""
 
     model_config = _STRICT
-    rank: int = Field(16, ge=1, le=256)
-    alpha: float = Field(32.0, gt=0)
-    learning_rate: float = Field(1e-3, gt=0)
-    batch: int = Field(8, ge=1)
-    accumulate: int = Field(1, ge=1)
-    epochs: float = Field(2.0, gt=0)
-    steps: int = Field(0, ge=0)
+    rank: int = Field(default=16, ge=1, le=256)
+    alpha: float = Field(default=32.0, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    batch: int = Field(default=8, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    epochs: float = Field(default=2.0, gt=0)
+    steps: int = Field(default=0, ge=0)
     seed: int = 0
-    twins: float = Field(1.0, ge=0, le=1)
-    unanswerable: float = Field(0.25, ge=0, le=0.6)
-    held_out: int = Field(16, ge=4)
-    check_every: int = Field(50, ge=1)
+    twins: float = Field(default=1.0, ge=0, le=1)
+    unanswerable: float = Field(default=0.25, ge=0, le=0.6)
+    held_out: int = Field(default=16, ge=4)
+    check_every: int = Field(default=50, ge=1)
 
 
 class Settings(BaseModel):

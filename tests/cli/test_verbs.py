@@ -315,7 +315,10 @@ def test_audit_lists_shows_and_notices_a_change(run: Run, project: Path) -> None
     assert "not the one kept elsewhere" in other.json["problems"][0]
 
 
-def test_models_are_listed_and_fetched(run: Run, project: Path, tiny_dir: Path) -> None:
+def test_models_are_listed_and_fetched(
+    run: Run, project: Path, tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACTFORM_CACHE", str(tmp_path / "cache"))
     fetched = run("models", "fetch", "--verify", "--project", project, "--json").json
     assert fetched[0]["name"] == str(tiny_dir)
     assert len(fetched) == 2
