@@ -115,9 +115,29 @@ def test_quickstart_runs_from_top_to_bottom(place: Path, runner: Runner) -> None
     assert "72 documents: 72 created" in runner.output["add shop/documents"]
     assert "documents/tile-saw-c11.md" in runner.output["search deposit for the tile saw C11 -k 3"]
     assert "no problems" in runner.output["behaviors check counter"]
+    assert ", 0 refused" in runner.output["tune counter"]
     assert "1 documents: 1 updated" in runner.output["add shop/documents/heat-gun-b15.md"]
     refused = json.loads(runner.output["ask What does the Scaffold Z77 cost per day? --behavior counter --json"])
     assert refused["status"] in ("answered", "not_in_documents", "refused")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_facts_of_the_quickstart_on_the_default_models(
+    tmp_path: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FACTFORM_PROJECT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "quickstart.md").read_text("utf-8").partition("\n## 2.")[0]
+    (tmp_path / "page.md").write_text(text)
+    for block in blocks(tmp_path / "page.md"):
+        runner.run(block)
+    found = runner.output["search deposit for the tile saw C11 -k 3"]
+    assert found.startswith("1. documents/tile-saw-c11.md")
+    asked = runner.output["ask What does the Hammer drill A10 cost per day?"]
+    assert "smollm2-135m" in asked
+    assert "documents/hammer-drill-a10.md · [20, 64)" in asked
+    assert "verified" in asked
 
 
 def test_readme_runs(place: Path, runner: Runner) -> None:
