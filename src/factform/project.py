@@ -62,9 +62,12 @@ class Project:
         path = Path(folder).absolute()
         if (path / FILE).exists():
             raise ProjectError(f"{path / FILE} is there already: this folder is a project")
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "behaviors").mkdir(exist_ok=True)
-        (path / FILE).write_text(TEMPLATE, "utf-8")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            (path / "behaviors").mkdir(exist_ok=True)
+            (path / FILE).write_text(TEMPLATE, "utf-8")
+        except OSError as error:
+            raise ProjectError(f"{path} cannot be made a project: {error.strerror or error}") from error
         return cls(path, load_settings(path))
 
     @classmethod

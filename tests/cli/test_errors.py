@@ -51,6 +51,13 @@ def test_no_project_says_how_to_make_one(run: Run, tmp_path: Path) -> None:
     assert "factform init --project" in done.err
 
 
+def test_a_project_cannot_be_made_inside_a_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    done = run("init", "--project", tmp_path / "file" / "project", "--json")
+    assert (done.code, done.json["error"]["type"]) == (1, "ProjectError")
+    assert "Not a directory" in done.err
+
+
 def test_a_wrong_setting_is_named(run: Run, project: Path) -> None:
     (project / "factform.toml").write_text("[facts]\npasages = 3\n")
     done = run("search", "x", "--project", project, "--json")
