@@ -274,6 +274,28 @@ def test_only_what_stands_between_the_marks_is_replaced(table: ModuleType) -> No
             table.replaced(broken, "new")
 
 
+def test_every_row_of_the_table_is_in_a_report(table: ModuleType) -> None:
+    from factform.measure.evaluate import ArmReport
+
+    assert {metric for metric, _, _ in table.ROWS} <= set(ArmReport.__dataclass_fields__)
+
+
+def test_the_script_writes_and_checks_the_readme(
+    table: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "ROOT", tmp_path)
+    monkeypatch.setattr(table, "REPORT", tmp_path / "report.json")
+    monkeypatch.setattr(table, "README", tmp_path / "README.md")
+    (tmp_path / "README.md").write_text(f"# Title\n{table.BEGIN}\n{table.END}\n")
+    assert table.main([]) == 1  # no report yet
+    (tmp_path / "report.json").write_text(json.dumps(REPORT))
+    assert table.main(["--check"]) == 1
+    assert WANTED not in (tmp_path / "README.md").read_text()
+    assert table.main([]) == 0
+    assert WANTED in (tmp_path / "README.md").read_text()
+    assert table.main(["--check"]) == 0
+
+
 def test_the_readme_shows_the_committed_report(table: ModuleType) -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     if not table.REPORT.is_file():
