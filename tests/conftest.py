@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,6 @@ import torch
 from hypothesis import settings
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-
 
 if TYPE_CHECKING:
     from factform.model.reader import Reader
@@ -141,13 +139,13 @@ def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny(tiny_dir: Path) -> Iterator[Reader]:
+def tiny(tiny_dir: Path) -> Reader:
     """A fresh reader on the tiny model in fp32, its block store in fp32 too so that comparisons can be tight."""
     from factform.model.reader import Reader
 
     reader = Reader.open(tiny_dir, model="tiny", digest="tiny", dtype=torch.float32)
     reader.store.dtype = torch.float32
-    yield reader
+    return reader
 
 
 @pytest.fixture(scope="session")

@@ -22,9 +22,17 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^```(\w+)(?: file=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
-QUICK_SETTINGS = (
-    "dtype = 'float32'\n[answer]\nmax_tokens = 60\n[train]\nrank = 2\nbatch = 2\nsteps = 2\nheld_out = 4\ntwins = 0.1\n"
-)
+QUICK_SETTINGS = """dtype = 'float32'
+[answer]
+max_tokens = 60
+[train]
+rank = 2
+batch = 2
+steps = 2
+held_out = 4
+gate_cases = 8
+twins = 0.1
+"""
 
 
 @dataclass(frozen=True)

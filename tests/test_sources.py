@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from factform.records import Receipt, Source
-from factform.sources import document_id, read_jsonl, read_paths
+from factform.sources import document_id, find_files, read_files, read_jsonl
 
 
 def read(paths: list[Path], project: Path, limit: int = 1000) -> list[Source | Receipt]:
-    return list(read_paths(paths, root=project / "documents", project=project, max_bytes=limit))
+    return list(read_files(find_files(paths, root=project / "documents", project=project), max_bytes=limit))
 
 
 def test_a_folder_is_searched_in_order_and_hidden_or_foreign_files_are_left(tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ class Steps:
         console.print(f"\n[bold]{len(self.seconds) + 1}. {name}[/bold]")
         started = time.perf_counter()
         columns = (
-            TextColumn("   {task.description:<16}"), BarColumn(24), TextColumn("{task.completed:>5.0f}/{task.total:.0f}"),
+            TextColumn("   {task.description:<16}"), BarColumn(24),
+            TextColumn("{task.completed:>5.0f}/{task.total:.0f}"),
             TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
         )  # fmt: skip
         self._tasks = {}
@@ -203,9 +204,7 @@ def same_figure(got: Answer, expected: dict[str, dict[str, str]]) -> bool:
     return got.answer is not None and got.answer.get("figure") == expected["figure"]
 
 
-def finish(
-    folder: Path, steps: Steps, tuned: object, change: dict[str, object], report: AnswersReport
-) -> None:
+def finish(folder: Path, steps: Steps, tuned: object, change: dict[str, object], report: AnswersReport) -> None:
     """The two tables, and the same as JSON."""
     console.print("\n[bold]Facts x form, on cases no part of the system has seen[/bold]")
     print_answers(console, report)

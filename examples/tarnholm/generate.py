@@ -74,7 +74,7 @@ def json_text(value: Any) -> bytes:
 def expected(document: Document, fact: Fact) -> dict[str, Any]:
     """The contract object that is right for a question about `fact`."""
     return {
-        "evidence": {"source": document.id, "quote": fact.quote},
+        "evidence": {"quote": fact.quote, "source": document.id},
         "topic": document.kind,
         "figure": {"value": fact.value, "unit": fact.unit, "period": fact.period},
         "handling": HANDLING[document.kind],

@@ -40,9 +40,14 @@ from factform.records import (
 class LanguageModel(Protocol):
     """What writes: the local reader or a model behind HTTP."""
 
-    model: str
-    digest: str
-    chat: ChatFormat
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def chat(self) -> ChatFormat: ...
 
     def generate(
         self,
@@ -133,8 +138,11 @@ def select(hits: Sequence[Hit], passages: int) -> tuple[Hit, ...]:
 
 
 def as_passages(hits: Sequence[Hit]) -> tuple[Passage, ...]:
-    """Kept hits under labels "1", "2", … in order of rank."""
-    return tuple(Passage(str(i), hit.chunk) for i, hit in enumerate((h for h in hits if h.kept), 1))
+    """Kept hits under labels "1", "2", … in reading order, the best last: a small model reads best what stands next
+    to the question.
+    """
+    kept = [hit for hit in hits if hit.kept]
+    return tuple(Passage(str(i), hit.chunk) for i, hit in enumerate(reversed(kept), 1))
 
 
 def make_prompt(ask: Ask, passages: Sequence[Passage], chat: ChatFormat) -> Prompt:
@@ -188,7 +196,8 @@ def cite(
     """
     if outcome.status != "answered" or outcome.answer is None or not passages:
         return outcome, ()
-    by_label = {p.label: hit for p, hit in zip(passages, (h for h in hits if h.kept), strict=True)}
+    by_chunk = {hit.chunk.id: hit for hit in hits}
+    by_label = {p.label: by_chunk[p.chunk.id] for p in passages}
     released, citations = dict(outcome.answer), []
     for quote_path, source_path in zip(contract.quote_paths, contract.source_paths, strict=True):
         label, quote = str(_at(outcome.answer, source_path)), str(_at(outcome.answer, quote_path))

@@ -30,9 +30,7 @@ class ArmSettings:
     check_free: bool = True
 
 
-def make_arms(
-    names: Sequence[str], settings: ArmSettings, parts: Parts
-) -> dict[str, Callable[[Case], Observation]]:
+def make_arms(names: Sequence[str], settings: ArmSettings, parts: Parts) -> dict[str, Callable[[Case], Observation]]:
     """The named arms. Raises CaseError for an unknown one, or for one with form where there is no adapter."""
     arms = {}
     for name in names:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import platform
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from factform import __version__
 from factform.errors import BehaviorError, CaseError, FactformError, ModelError, ProjectError
 from factform.records import AdapterInfo, Answer, Behavior, Case, Chunk, Mode, Receipt, SearchResult, Source
 from factform.settings import FILE, STATE, TEMPLATE, Settings, load_settings
-from factform.sources import read_jsonl, read_paths
+from factform.sources import find_files, read_files, read_jsonl
 
 if TYPE_CHECKING:
     from factform.answer import LanguageModel, Parts
@@ -146,20 +147,23 @@ class Project:
     def add(self, paths: Sequence[Path | str] = (), *, jsonl: Path | str | None = None) -> list[Receipt]:
         """Take in files, folders and JSONL rows; a receipt for each document, in order."""
         facts = self.settings.facts
-        limit = facts.max_file_mb << 20
-        found: list[Source | Receipt] = list(
-            read_paths([Path(p) for p in paths], root=self.folder / facts.root, project=self.folder, max_bytes=limit)
-        )
-        if jsonl is not None:
-            found += read_jsonl(Path(jsonl))
-        return self.add_sources(found)
+        files = find_files([Path(p) for p in paths], root=self.folder / facts.root, project=self.folder)
+        rows = list(read_jsonl(Path(jsonl))) if jsonl is not None else []
+        found = chain(read_files(files, max_bytes=facts.max_file_mb << 20), rows)
+        return self.add_sources(found, len(files) + len(rows))
 
-    def add_sources(self, found: Sequence[Source | Receipt]) -> list[Receipt]:
-        """Take in sources; receipts of what could not even be read are passed through at their places."""
-        sources = [s for s in found if isinstance(s, Source)]
-        done = self.facts.add(sources, progress=lambda n, of, name: self.report("add", n, of, name)) if sources else []
-        added = iter(done)
-        return [next(added) if isinstance(s, Source) else s for s in found]
+    def add_sources(self, found: Iterable[Source | Receipt], total: int = 0) -> list[Receipt]:
+        """Take in sources as they come; receipts of what could not even be read keep their places."""
+        places: list[Receipt | None] = []
+
+        def readable() -> Iterator[Source]:
+            for item in found:
+                places.append(item if isinstance(item, Receipt) else None)
+                if isinstance(item, Source):
+                    yield item
+
+        added = iter(self.facts.add(readable(), progress=lambda n, _, name: self.report("add", n, total, name)))
+        return [next(added) if receipt is None else receipt for receipt in places]
 
     def remove(self, documents: Sequence[str]) -> list[Receipt]:
         """Take documents out; no search finds them any more."""
@@ -280,11 +284,11 @@ class Project:
         )
 
     def split(self, behavior: Behavior) -> Split:
-        """The behavior's examples by use: training, checks while training, and the gate (twice as many)."""
+        """The behavior's examples by use: training, checks while training (`held_out`), and the gate."""
         from factform.tuning import split_examples
 
-        held_out = self.settings.train.held_out
-        return split_examples(behavior.examples, check=held_out, gate=2 * held_out, seed=self.settings.train.seed)
+        section = self.settings.train
+        return split_examples(behavior.examples, check=section.held_out, gate=section.gate_cases, seed=section.seed)
 
     def gate(self, name: str, adapter: str | None = None) -> tuple[AdapterInfo, Verdict, AnswersReport]:
         """Compare an adapter (the newest one if not named) with the prompted base on held-out examples."""

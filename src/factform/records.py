@@ -164,6 +164,8 @@ class Generation:
     `interventions` counts tokens where the grammar forbade the model's own first choice (0: it would have
     written the same without the mask); None where the model does not tell. `logprob` is the sum over the
     tokens it chose freely. `ms` holds first_token and total. `forced` counts tokens the grammar left no choice in.
+    `violations` counts those interventions where the model's own choice could not have become any answer in contract:
+    the rest only kept a quote to the passages' words.
     """
 
     text: str
@@ -175,6 +177,7 @@ class Generation:
     logprob: float | None = None
     forced: int = 0
     reused_tokens: int = 0
+    violations: int | None = None
 
 
 # --- behaviour ------------------------------------------------------------------------------

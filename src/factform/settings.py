@@ -65,7 +65,8 @@ class TrainSection(BaseModel):
     seed: int = 0
     twins: float = Field(default=1.0, ge=0, le=1)
     unanswerable: float = Field(default=0.25, ge=0, le=0.6)
-    held_out: int = Field(default=16, ge=4)
+    held_out: int = Field(default=10, ge=1)
+    gate_cases: int = Field(default=28, ge=1)
     check_every: int = Field(default=50, ge=1)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +20,34 @@ KNOWN_SUFFIXES = (".md", ".markdown", ".txt", ".text", ".html", ".htm", ".pdf", 
 ROW_KEYS = frozenset({"id", "title", "text", "metadata", "access"})
 
 
-def read_paths(
-    paths: Sequence[Path], *, root: Path, project: Path, max_bytes: int
-) -> Iterator[Source | Receipt]:
-    """Every file in `paths`, folders searched through; a Receipt of status "failed" for what cannot be read.
+@dataclass(frozen=True)
+class Found:
+    """A file to be read when its turn comes, under the id it will have; or why there is none."""
 
-    Files are read one by one as they are asked for, so that a large folder does not fill the memory.
-    """
+    document: str
+    path: Path
+    problem: str = ""
+
+
+def find_files(paths: Sequence[Path], *, root: Path, project: Path) -> list[Found]:
+    """Every file in `paths`, folders searched through, in order. Nothing is read yet."""
+    found: list[Found] = []
     for path in paths:
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in KNOWN_SUFFIXES and _plain(p, path))
-            if not found:
-                suffixes = ", ".join(KNOWN_SUFFIXES)
-                yield _failed(document_id(path, root, project), f"no document in this folder (looked for {suffixes})")
-            for file in found:
-                yield _read(file, document_id(file, root, project), max_bytes)
-        else:
-            yield _read(path, document_id(path, root, project), max_bytes)
+        if not path.is_dir():
+            found.append(Found(document_id(path, root, project), path))
+            continue
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in KNOWN_SUFFIXES and _plain(p, path))
+        found += [Found(document_id(file, root, project), file) for file in files]
+        if not files:
+            problem = f"no document in this folder (looked for {', '.join(KNOWN_SUFFIXES)})"
+            found.append(Found(document_id(path, root, project), path, problem))
+    return found
+
+
+def read_files(found: Sequence[Found], *, max_bytes: int) -> Iterator[Source | Receipt]:
+    """The files' bytes, one by one as they are asked for; a Receipt of status "failed" for what cannot be read."""
+    for file in found:
+        yield _failed(file.document, file.problem) if file.problem else _read(file.path, file.document, max_bytes)
 
 
 def document_id(path: Path, root: Path, project: Path) -> str:

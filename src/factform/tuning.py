@@ -78,7 +78,7 @@ def split_examples(examples: Sequence[Case], *, check: int, gate: int, seed: int
     if not parts["train"]:
         raise TrainingError(
             f"{len(examples)} examples leave none to train on after {check} for checks and {gate} for the gate: "
-            "add examples, or lower train.held_out"
+            "add examples, or lower train.held_out and train.gate_cases"
         )
     return Split(tuple(parts["train"]), tuple(parts["check"]), tuple(parts["gate"]))
 
@@ -148,8 +148,8 @@ def tune(
 
 
 def make_checker(behavior: Behavior, rows: Sequence[TrainingRow], reader: Reader) -> Callable[[Adapter, int], Check]:
-    """A check on held-out rows in the serving mode: `valid` is the share written without a single correction by the
-    mask (a lower bound of free validity), `score` the mean share of leaves that are right, quote and source included.
+    """A check on held-out rows in the serving mode: `valid` is the share in which the mask never had to keep the
+    contract's form (only, perhaps, a quote's words), `score` the mean share of right leaves, quote and source included.
     """
 
     def check(adapter: Adapter, step: int) -> Check:
@@ -164,7 +164,7 @@ def make_checker(behavior: Behavior, rows: Sequence[TrainingRow], reader: Reader
                 max_tokens=behavior.max_tokens,
             )
             value, problems = validate_answer(written.text, behavior.contract)
-            valid += written.interventions == 0 and not problems and written.stop == "end"
+            valid += written.violations == 0 and not problems and written.stop == "end"
             score += _leaf_share(row, value)
         n = max(1, len(rows))
         return Check(step, valid / n, score / n, len(rows))
@@ -201,7 +201,11 @@ def register(
                 "rows": len(rows),
                 "data": sha256_json([[r.id, r.question, [p.chunk.sha256 for p in r.passages], r.output] for r in rows]),
             },
-            metrics={"best_step": result.best_step, "steps": result.steps, "checks": [asdict(c) for c in result.checks]},
+            metrics={
+                "best_step": result.best_step,
+                "steps": result.steps,
+                "checks": [asdict(c) for c in result.checks],
+            },
             times={"train_s": round(result.seconds, 1)},
         )
         return registry.add(adapters, Path(name), new)

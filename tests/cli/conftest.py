@@ -76,7 +76,7 @@ def settings(model: Path, embedder: Path) -> str:
     return (
         f"[model]\nlanguage = {json.dumps(str(model))}\nembedder = {json.dumps(str(embedder))}\ndtype = 'float32'\n"
         "[facts]\npassages = 1\n[answer]\nmax_tokens = 150\n"
-        "[train]\nrank = 2\nalpha = 4\nbatch = 2\nheld_out = 4\ntwins = 0\nunanswerable = 0\n"
+        "[train]\nrank = 2\nalpha = 4\nbatch = 2\nheld_out = 4\ngate_cases = 8\ntwins = 0\nunanswerable = 0\n"
     )
 
 

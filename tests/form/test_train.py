@@ -55,9 +55,7 @@ def rows(reader: Reader, n: int = 6) -> list[EncodedRow]:
 
 def adapter(reader: Reader, seed: int = 0, *, filled: bool = True) -> Adapter:
     config = reader.weights.config
-    made = new_adapter(
-        adapter_shapes(config), config.layers, rank=4, alpha=8, seed=seed, device=torch.device("cpu")
-    )
+    made = new_adapter(adapter_shapes(config), config.layers, rank=4, alpha=8, seed=seed, device=torch.device("cpu"))
     if filled:
         g = torch.Generator().manual_seed(seed + 1)
         with torch.no_grad():
@@ -141,9 +139,7 @@ def test_a_stopped_run_resumed_gives_the_same_adapter(tiny: Reader, tmp_path: Pa
     with pytest.raises(Stopped):
         train(rows(tiny), tiny, settings, folder=tmp_path / "part", progress=stop_at_five)
     seen: list[int] = []
-    again = train(
-        rows(tiny), tiny, settings, folder=tmp_path / "part", progress=lambda p: seen.append(p.step)
-    )
+    again = train(rows(tiny), tiny, settings, folder=tmp_path / "part", progress=lambda p: seen.append(p.step))
     assert seen == [4, 5, 6, 7, 8]  # the checkpoint of step 3 was gone on from
     assert again.losses == pytest.approx(whole.losses, rel=1e-5)
     for a, b in zip(whole.adapter.tensors().values(), again.adapter.tensors().values(), strict=True):

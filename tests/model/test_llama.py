@@ -92,7 +92,7 @@ def test_low_rank_part_equals_the_merged_matrix() -> None:
 
 
 def test_adapter_files_round_trip_and_zero_or_foreign_ones_are_refused(tmp_path: Path) -> None:
-    shapes = {t: (6, 6) for t in ("q", "k", "v", "o", "gate", "up", "down")}
+    shapes = dict.fromkeys(("q", "k", "v", "o", "gate", "up", "down"), (6, 6))
     fresh = new_adapter(shapes, 2, rank=2, alpha=4, seed=5, device=torch.device("cpu"))
     save_adapter(fresh, tmp_path, {"base": "x"})
     with pytest.raises(ModelError, match="all zero"):

@@ -60,10 +60,10 @@ class Embedder:
         self._weights = {name: value.to(self.dtype) for name, value in weights.items() if value.is_floating_point()}
         # tokenizer.json carries its author's truncation and padding (128 and 128 for all-MiniLM-L6-v2): both off, or
         # long texts lose their end and every count comes out as 128.
-        self._counter = Tokenizer.from_str(tokenizer)
+        self._counter = _tokenizer(tokenizer)
         self._counter.no_truncation()
         self._counter.no_padding()
-        self._tokenizer = Tokenizer.from_str(tokenizer)
+        self._tokenizer = _tokenizer(tokenizer)
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.max_length)
 
@@ -77,7 +77,7 @@ class Embedder:
             parts = [sha256_file(folder / "model.safetensors"), sha256_text(tokenizer), config, "mean+l2", MAX_LENGTH]
             # "bert." is there when a BertModel was saved as part of a larger model.
             return cls(config, {k.removeprefix("bert."): v for k, v in weights.items()}, tokenizer, sha256_json(parts))
-        except (OSError, SafetensorError, UnicodeDecodeError) as error:
+        except (OSError, SafetensorError, UnicodeDecodeError, ModelError) as error:
             raise ModelError(f"the embedder in {folder} cannot be read: {error}; fetch it again") from error
 
     def encode(self, texts: Sequence[str]) -> Vectors:
@@ -180,6 +180,13 @@ def _unit(x: Tensor) -> Tensor:
 
 def _ordinary(encoding: Encoding) -> list[int]:
     return [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
+
+
+def _tokenizer(text: str) -> Tokenizer:
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ModelError(f"tokenizer.json of the embedder is damaged: {error}") from error
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

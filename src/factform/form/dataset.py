@@ -19,6 +19,9 @@ from factform.model.grammar import dump_answer
 from factform.model.prompt import REFUSAL
 from factform.records import Behavior, Case, Chunk, Contract, Passage
 
+SHUFFLED = 0.25
+"""Share of rows whose passages stand in random order instead of the retriever's."""
+
 Retrieve = Callable[[str], Sequence[Chunk]]
 """A question in, candidate chunks out, best first: more than a prompt holds, so that distractors can be chosen."""
 
@@ -116,15 +119,23 @@ def _gold_chunk(case: Case, contract: Contract, chunks_of: ChunksOf) -> Chunk | 
 
 
 def _arrange(gold: Chunk | None, found: Sequence[Chunk], behavior: Behavior, rng: random.Random) -> list[Passage]:
-    """Gold among the best-ranked others, in random order: a fixed place would be learnt instead of reading."""
-    others = [c for c in found if gold is None or (c.id != gold.id and not _same_place(c, gold))]
-    room = behavior.passages - (gold is not None)
-    chosen = others[:room] + ([gold] if gold is not None else [])
-    rng.shuffle(chosen)
-    return [Passage(str(i), chunk) for i, chunk in enumerate(chosen, 1)]
+    """The best-ranked chunks as serving lays them out, best last, the gold one at its own rank.
+
+    Where the retriever missed it, gold takes a random place. A share SHUFFLED of rows is in random order: the place
+    of the gold passage must not be learnt instead of reading.
+    """
+    chosen = list(found[: behavior.passages])
+    if gold is not None and not any(_same_place(c, gold) for c in chosen):
+        chosen = chosen[: behavior.passages - 1]
+        chosen.insert(rng.randrange(len(chosen) + 1), gold)
+    ordered = [gold if gold is not None and _same_place(c, gold) else c for c in reversed(chosen)]
+    if rng.random() < SHUFFLED:
+        rng.shuffle(ordered)
+    return [Passage(str(i), chunk) for i, chunk in enumerate(ordered, 1)]
 
 
 def _same_place(a: Chunk, b: Chunk) -> bool:
+    """The same chunk, or a twin of it: a twin keeps document and start."""
     return a.document == b.document and a.start == b.start
 
 
@@ -164,7 +175,7 @@ def _twin_rows(
     if made is None:
         return []
     twin, passage = made
-    return [_answer_row(twin, passage.chunk, [c for c in found if c.id != gold.id], behavior, rng, "twin")]
+    return [_answer_row(twin, passage.chunk, found, behavior, rng, "twin")]
 
 
 def _refusal_row(

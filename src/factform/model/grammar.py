@@ -111,9 +111,13 @@ class Matcher:
         self._inner.consume_token(token)
         self._check(f"token {token} is not allowed here")
 
+    def allows(self, token: int) -> bool:
+        """Whether the grammar allows `token` next."""
+        return not self._inner.is_error() and self._inner.validate_tokens([token]) == 1
+
     def try_consume(self, token: int) -> bool:
         """Go on by one token if the grammar allows it; otherwise stay and say False."""
-        if self._inner.is_error() or self._inner.validate_tokens([token]) != 1:
+        if not self.allows(token):
             return False
         self.consume(token)
         return True

@@ -192,7 +192,7 @@ def _attend(
     if adapter is not None:
         qkv = add_low_rank(qkv, x, adapter.layers[index], ("q", "k", "v"))
     qkv = qkv.view(rows, new, heads + 2 * groups, size).transpose(1, 2)
-    query, key, value = qkv.split((heads, groups, groups), 1)
+    query, key, value = qkv.split([heads, groups, groups], 1)  # type: ignore[no-untyped-call]
     if keep_keys is not None:
         keep_keys.append((key, value))
     keys, values = cache.update(index, rotate(key, cos, sin), value)
@@ -233,7 +233,10 @@ def load_weights(folder: Path, *, dtype: torch.dtype, device: torch.device | Non
     config = read_config(folder)
     tensors: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        tensors.update(load_file(str(file)))
+        try:
+            tensors.update(load_file(str(file)))
+        except Exception as error:  # safetensors raises a class of its own, and OSError
+            raise ModelError(f"{file} is damaged ({error}): remove its folder and fetch the model again") from error
     if not tensors:
         raise ModelError(f"no safetensors file in {folder}: fetch the model again with `factform models fetch`")
     return weights_from(config, tensors, dtype=dtype, device=device or torch.device("cpu"))

@@ -60,7 +60,7 @@ def add_low_rank(out: Tensor, x: Tensor, layer: Mapping[str, LowRank], targets: 
     pairs = [layer[t] for t in targets]
     down = pairs[0].a if len(pairs) == 1 else torch.cat([p.a for p in pairs], 1)
     scaled = [p.b * p.scale for p in pairs]
-    up = scaled[0] if len(pairs) == 1 else torch.block_diag(*scaled)
+    up = scaled[0] if len(pairs) == 1 else torch.block_diag(*scaled)  # type: ignore[no-untyped-call]
     inner = x.reshape(-1, x.shape[-1]) @ down
     return torch.addmm(out.reshape(-1, out.shape[-1]), inner, up).view(out.shape)
 

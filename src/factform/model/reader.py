@@ -54,6 +54,7 @@ class _Run:
 
     tokens: list[int] = field(default_factory=list)
     interventions: int = 0
+    violations: int = 0
     forced: int = 0
     logprob: float = 0.0
     stop: Literal["end", "length", "invalid"] = "length"
@@ -144,16 +145,17 @@ class Reader:
                 f"{self.model} is {window}: ask a shorter question or give fewer passages"
             )
         matcher = self._matcher(constraint, masked)
+        watcher = self._matcher(constraint, False) if masked else matcher
         with self._lock, torch.inference_mode():
             cache = self._cache(tokens.total + max_tokens)
             reused = self._read_context(tokens, mode, cache)
             hidden = self._step(tokens.tail, cache, worn)
             first = time.perf_counter()
             run = _Run()
-            if masked and matcher is not None:
-                self._write_masked(run, hidden, cache, worn, matcher, max_tokens)
+            if masked and matcher is not None and watcher is not None:
+                self._write_masked(run, hidden, cache, worn, matcher, watcher, max_tokens)
             else:
-                self._write_free(run, hidden, cache, worn, matcher, max_tokens)
+                self._write_free(run, hidden, cache, worn, watcher, max_tokens)
         return Generation(
             text=self.tokenizer.decode([t for t in run.tokens if t != self.end_token], skip_special_tokens=False),
             prompt_tokens=tokens.total,
@@ -164,6 +166,7 @@ class Reader:
             logprob=run.logprob,
             forced=run.forced,
             reused_tokens=reused,
+            violations=run.violations if masked and matcher is not None else None,
         )
 
     def warm(self, prompts: Iterable[Prompt]) -> None:
@@ -218,19 +221,27 @@ class Reader:
         return hidden[0]
 
     def _write_masked(
-        self, run: _Run, hidden: Tensor, cache: StaticCache, adapter: Adapter | None, matcher: Matcher, limit: int
+        self,
+        run: _Run,
+        hidden: Tensor,
+        cache: StaticCache,
+        adapter: Adapter | None,
+        matcher: Matcher,
+        watcher: Matcher,
+        limit: int,
     ) -> None:
         """Choose the likeliest allowed token, add all tokens it forces, read them in one step, go on.
 
         At the forced tokens the model's own choice is looked at too, so that `interventions` is 0 only where it
-        would have written every token by itself.
+        would have written every token by itself. The `watcher` knows the contract without the passages: it tells a
+        choice that breaks the form from one that only leaves a quote's words.
         """
         scores = logits(self.weights, hidden[-1])
         while True:
             own = int(scores.argmax())
             token = int(matcher.apply(scores.clone()).argmax())
             run.logprob += float(scores[token] - scores.logsumexp(-1))
-            run.interventions += own != token
+            self._compare(run, own, token, watcher)
             run.tokens.append(token)
             if token == self.end_token:
                 run.stop = "end"
@@ -245,11 +256,20 @@ class Reader:
                 return
             states = self._step([token, *forced], cache, adapter)
             rows = logits(self.weights, states)
-            run.interventions += sum(int(a != b) for a, b in zip(rows[:-1].argmax(-1).tolist(), forced, strict=True))
+            for chosen, following in zip(rows[:-1].argmax(-1).tolist(), forced, strict=True):
+                self._compare(run, chosen, following, watcher)
             if forced and forced[-1] == self.end_token:
                 run.stop = "end"
                 return
             scores = rows[-1]
+
+    def _compare(self, run: _Run, own: int, written: int, watcher: Matcher) -> None:
+        """Count where the model's `own` choice was not `written`, and move the watcher on."""
+        if own != written:
+            run.interventions += 1
+            run.violations += not (watcher.is_accepting() if own == self.end_token else watcher.allows(own))
+        if written != self.end_token:
+            watcher.try_consume(written)
 
     def _write_free(
         self,
