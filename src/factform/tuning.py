@@ -135,7 +135,7 @@ def tune(
     return TuneReport(
         adapter=info,
         rows=len(kept),
-        rows_by_origin={o: sum(r.origin == o for r in kept) for o in ("example", "twin", "withheld")},
+        rows_by_origin={o: sum(r.origin == o for r in kept) for o in ("example", "twin", "withheld", "closed")},
         refused=tuple(reasons),
         steps=result.steps,
         best_step=result.best_step,

@@ -19,6 +19,9 @@ from factform.model.grammar import dump_answer
 from factform.model.prompt import REFUSAL
 from factform.records import Behavior, Case, Chunk, Contract, Passage
 
+CLOSED_BOOK = 0.05
+"""Share of rows asked without any passage, to be refused: an adapter without documents must not answer from weights."""
+
 SHUFFLED = 0.25
 """Share of rows whose passages stand in random order instead of the retriever's."""
 
@@ -33,7 +36,8 @@ ChunksOf = Callable[[str], Sequence[Chunk]]
 class TrainingRow:
     """One question over its passages and the text the model shall write.
 
-    `origin` is "example", "twin" (numbers or names swapped) or "withheld" (gold passage left out, so refused).
+    `origin` is "example", "twin" (numbers or names swapped), "withheld" (gold passage left out, so refused) or
+    "closed" (no passage at all, so refused).
     """
 
     id: str
@@ -89,6 +93,8 @@ def build_rows(
         if rng.random() < twins:
             rows.extend(_twin_rows(case, gold, found, behavior, rng))
     rows.extend(_withheld_rows(rows, answered, behavior, rng, unanswerable))
+    closed = rng.sample(answered, min(len(answered), round(CLOSED_BOOK * len(rows)))) if unanswerable else []
+    rows.extend(_refusal_row(case, (), behavior, rng, "closed") for case, _, _ in closed)
     return rows, problems
 
 

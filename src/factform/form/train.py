@@ -299,10 +299,9 @@ class _State:
         self.best_step = 0
 
     def note(self, check: Check) -> None:
-        """Keep the weights of the best check: right leaves first, then validity; a later equal one wins."""
+        """Keep the weights of the best check; a later equal one wins. Validity is in the score: no answer, no leaf."""
         self.checks.append(check)
-        best = max(((c.score, c.valid) for c in self.checks[:-1]), default=(-1.0, -1.0))
-        if (check.score, check.valid) >= best:
+        if check.score >= max((c.score for c in self.checks[:-1]), default=-1.0):
             self.best, self.best_step = _copy(self.adapter), check.step
 
 
