@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 torch.set_num_threads(2)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-# A deadline would measure the machine, not the code.
-settings.register_profile("factform", deadline=None)
-settings.load_profile("factform")
+# A deadline would measure the machine, not the code. The same examples every time, so that a red run can be run again;
+# HYPOTHESIS_PROFILE=explore looks for new ones.
+settings.register_profile("factform", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "factform"))
 
 TEMPLATE = (
     "{% for m in messages %}{{'<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n'}}{% endfor %}"

@@ -113,8 +113,7 @@ def run(folder: Path, cases: int, epochs: float) -> None:
         with steps.step("A document changes: no retraining"):
             change = change_document(project, folder)
         with steps.step(f"The 2x2 on {cases} held-out cases"):
-            path = folder / "behaviors" / BEHAVIOR / "cases.jsonl"
-            report = project.evaluate_answers(path, behavior=BEHAVIOR, limit=cases)
+            report = project.evaluate_answers(project.behavior(BEHAVIOR).cases[-cases:], behavior=BEHAVIOR)
     finish(folder, steps, tuned, change, report)
 
 

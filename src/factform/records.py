@@ -165,7 +165,7 @@ class Generation:
     written the same without the mask); None where the model does not tell. `logprob` is the sum over the
     tokens it chose freely. `ms` holds first_token and total. `forced` counts tokens the grammar left no choice in.
     `violations` counts those interventions where the model's own choice could not have become any answer in contract:
-    the rest only kept a quote to the passages' words.
+    the rest only kept a quote to the passages' words. `drafted` counts tokens read ahead from a passage that stood.
     """
 
     text: str
@@ -178,6 +178,7 @@ class Generation:
     forced: int = 0
     reused_tokens: int = 0
     violations: int | None = None
+    drafted: int = 0
 
 
 # --- behaviour ------------------------------------------------------------------------------

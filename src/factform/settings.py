@@ -55,19 +55,19 @@ class TrainSection(BaseModel):
     """How adapters are trained; see `form/train.py` for what each value does."""
 
     model_config = _STRICT
-    rank: int = Field(default=16, ge=1, le=256)
-    alpha: float = Field(default=32.0, gt=0)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    batch: int = Field(default=8, ge=1)
+    rank: int = Field(default=32, ge=1, le=256)
+    alpha: float = Field(default=64.0, gt=0)
+    learning_rate: float = Field(default=0.0015, gt=0)
+    batch: int = Field(default=4, ge=1)
     accumulate: int = Field(default=1, ge=1)
-    epochs: float = Field(default=2.0, gt=0)
+    epochs: float = Field(default=1.0, gt=0)
     steps: int = Field(default=0, ge=0)
     seed: int = 0
     twins: float = Field(default=1.0, ge=0, le=1)
     unanswerable: float = Field(default=0.25, ge=0, le=0.6)
     held_out: int = Field(default=10, ge=1)
     gate_cases: int = Field(default=28, ge=1)
-    check_every: int = Field(default=50, ge=1)
+    check_every: int = Field(default=65, ge=1)
 
 
 class Settings(BaseModel):

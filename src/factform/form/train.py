@@ -33,18 +33,18 @@ from factform.model.reader import Reader
 class TrainSettings:
     """How an adapter is trained. `steps` 0 means `epochs` times the rows; `accumulate` splits a batch in parts."""
 
-    rank: int = 16
-    alpha: float = 32.0
-    learning_rate: float = 1e-3
+    rank: int = 32
+    alpha: float = 64.0
+    learning_rate: float = 1.5e-3
     warmup: float = 0.05
     weight_decay: float = 0.0
     clip: float = 1.0
-    batch: int = 8
+    batch: int = 4
     accumulate: int = 1
-    epochs: float = 2.0
+    epochs: float = 1.0
     steps: int = 0
     seed: int = 0
-    check_every: int = 50
+    check_every: int = 65
     save_every: int = 25
     kv_budget: int = 4 << 30
 

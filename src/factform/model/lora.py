@@ -65,6 +65,15 @@ def add_low_rank(out: Tensor, x: Tensor, layer: Mapping[str, LowRank], targets: 
     return torch.addmm(out.reshape(-1, out.shape[-1]), inner, up).view(out.shape)
 
 
+def merge(out_in: Tensor, layer: Mapping[str, LowRank], targets: Sequence[str]) -> Tensor:
+    """A new matrix [sum of outs, in]: `out_in` with the adapter's part for `targets` added.
+
+    The product is taken in fp32 whatever the dtype, so that merging rounds once.
+    """
+    parts = [(layer[t].a.float() @ layer[t].b.float() * layer[t].scale).T for t in targets]
+    return (out_in.float() + torch.cat(parts)).to(out_in.dtype)
+
+
 def new_adapter(
     shapes: Mapping[str, tuple[int, int]], layers: int, *, rank: int, alpha: float, seed: int, device: torch.device
 ) -> Adapter:

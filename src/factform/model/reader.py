@@ -10,21 +10,24 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from factform.errors import ContextTooLong, ModelError
+from factform.model.decode import DRAFT, Rules, Run, write_free, write_masked
 from factform.model.grammar import Constraint, Matcher, compile_constraint, compile_watch, grammar_tokenizer
 from factform.model.kv import BlockStore, place
-from factform.model.llama import StaticCache, Weights, forward, load_weights, logits
+from factform.model.llama import StaticCache, Weights, forward, load_weights, logits, merged
 from factform.model.lora import Adapter, cast, load_adapter
 from factform.model.prompt import ChatFormat, load_chat_format
 from factform.records import Generation, Mode, Prompt
+
+ADAPTERS = 3
+"""Adapters held at once, each as merged matrices: about the size of the model itself."""
 
 KV_BUDGET = 1 << 30
 """Bytes of encoded blocks kept in memory unless told otherwise."""
@@ -48,18 +51,6 @@ class Tokens:
         return self.context + len(self.tail)
 
 
-@dataclass
-class _Run:
-    """What one generation has written so far."""
-
-    tokens: list[int] = field(default_factory=list)
-    interventions: int = 0
-    violations: int = 0
-    forced: int = 0
-    logprob: float = 0.0
-    stop: Literal["end", "length", "invalid"] = "length"
-
-
 class Reader:
     """A model in memory with its tokenizer, its encoded blocks and the adapters it can put on."""
 
@@ -80,7 +71,8 @@ class Reader:
         self.grammar_tokenizer = grammar_tokenizer(tokenizer, self.end_token)
         store_dtype = kv_dtype or (torch.float16 if weights.dtype == torch.float32 else weights.dtype)
         self.store = BlockStore(weights, digest, budget=kv_budget, dtype=store_dtype)
-        self.adapters: dict[str, Adapter] = {}
+        self.adapters: dict[str, Weights] = {}
+        self.drafts = True
         self._lock = threading.Lock()
 
     @classmethod
@@ -100,8 +92,16 @@ class Reader:
             self.set_adapter(name, load_adapter(folder, self.weights.config.layers))
 
     def set_adapter(self, name: str, adapter: Adapter) -> None:
-        """Hold `adapter` under `name`, replacing what was there."""
-        self.adapters[name] = cast(adapter, self.weights.dtype, self.weights.device)
+        """Hold `adapter` under `name`, replacing what was there.
+
+        It is merged into weights of its own, used for tails only: the blocks are always read by the base. At most
+        ADAPTERS are held; the one loaded first is given up (and loaded again when it is asked for).
+        """
+        self.adapters.pop(name, None)
+        while len(self.adapters) >= ADAPTERS:
+            self.adapters.pop(next(iter(self.adapters)))
+        device = self.weights.device
+        self.adapters[name] = merged(self.weights, cast(adapter, torch.float32, device))
 
     # --- tokens -----------------------------------------------------------------------------
 
@@ -136,7 +136,7 @@ class Reader:
         possible (stop "invalid"). Raises ContextTooLong with the numbers, ModelError for an unknown adapter.
         """
         started = time.perf_counter()
-        worn = self._adapter(adapter)
+        worn = self._worn(adapter)
         tokens = self.tokenize(prompt)
         window = self.weights.config.window
         if tokens.total + max_tokens > window:
@@ -144,29 +144,40 @@ class Reader:
                 f"the prompt has {tokens.total} tokens and up to {max_tokens} may be written, but the window of "
                 f"{self.model} is {window}: ask a shorter question or give fewer passages"
             )
-        matcher = self._matcher(constraint, masked)
-        watcher = self._matcher(constraint, False) if masked else matcher
         with self._lock, torch.inference_mode():
-            cache = self._cache(tokens.total + max_tokens)
+            cache = self._cache(tokens.total + max_tokens + DRAFT)
             reused = self._read_context(tokens, mode, cache)
-            hidden = self._step(tokens.tail, cache, worn)
-            first = time.perf_counter()
-            run = _Run()
-            if masked and matcher is not None and watcher is not None:
-                self._write_masked(run, hidden, cache, worn, matcher, watcher, max_tokens)
+            first = logits(self.weights, self._step(tokens.tail, cache, worn)[-1])
+            first_at = time.perf_counter()
+            run = Run()
+
+            def read(following: Sequence[int]) -> Tensor:
+                return logits(self.weights, self._step(following, cache, worn))
+
+            def forget(count: int) -> None:
+                cache.length -= count
+
+            watcher = self._watcher(constraint)
+            if masked and constraint is not None and watcher is not None:
+                matcher = compile_constraint(constraint, self.grammar_tokenizer).matcher()
+                sources = tokens.blocks if self.drafts else ()
+                rules = Rules(matcher, watcher, self.end_token, max_tokens, sources)
+                write_masked(run, first, read, forget, rules)
             else:
-                self._write_free(run, hidden, cache, worn, watcher, max_tokens)
+                write_free(run, first, read, self.end_token, max_tokens, watcher)
+        under_mask = masked and constraint is not None
         return Generation(
             text=self.tokenizer.decode([t for t in run.tokens if t != self.end_token], skip_special_tokens=False),
             prompt_tokens=tokens.total,
             completion_tokens=len(run.tokens),
             stop=run.stop,
-            interventions=run.interventions if masked and matcher is not None else 0,
-            ms={"first_token": (first - started) * 1e3, "total": (time.perf_counter() - started) * 1e3},
+            interventions=run.interventions if under_mask else 0,
+            ms={"first_token": (first_at - started) * 1e3, "total": (time.perf_counter() - started) * 1e3},
             logprob=run.logprob,
             forced=run.forced,
             reused_tokens=reused,
-            violations=run.violations if masked and matcher is not None else None,
+            violations=run.violations if under_mask else None,
+            drafted=run.drafted,
         )
 
     def warm(self, prompts: Iterable[Prompt]) -> None:
@@ -175,19 +186,17 @@ class Reader:
         if blocks:
             self.store.get(blocks)
 
-    def _adapter(self, name: str | None) -> Adapter | None:
+    def _worn(self, name: str | None) -> Weights:
+        """The weights that read and write the tail: the base's, or those with an adapter merged in."""
         if name is None:
-            return None
+            return self.weights
         if name not in self.adapters:
             raise ModelError(f"adapter {name!r} is not loaded; loaded are {sorted(self.adapters) or 'none'}")
         return self.adapters[name]
 
-    def _matcher(self, constraint: Constraint | None, masked: bool) -> Matcher | None:
-        if constraint is None:
-            return None
-        if not masked:
-            return compile_watch(constraint.contract, self.grammar_tokenizer).matcher()
-        return compile_constraint(constraint, self.grammar_tokenizer).matcher()
+    def _watcher(self, constraint: Constraint | None) -> Matcher | None:
+        """A matcher of the contract's form alone, whatever the passages."""
+        return compile_watch(constraint.contract, self.grammar_tokenizer).matcher() if constraint else None
 
     def _cache(self, capacity: int) -> StaticCache:
         return StaticCache(self.weights.config, capacity, self.weights.dtype, self.weights.device)
@@ -209,92 +218,16 @@ class Reader:
         if mode == "exact":
             rest = [t for block in tokens.blocks for t in block]
             if rest:
-                self._step(rest, cache, None)
+                self._step(rest, cache, self.weights)
         return reused
 
-    def _step(self, tokens: Sequence[int], cache: StaticCache, adapter: Adapter | None) -> Tensor:
+    def _step(self, tokens: Sequence[int], cache: StaticCache, worn: Weights) -> Tensor:
         """Read `tokens` behind the cache; hidden states [T, N]."""
         ids = torch.tensor([list(tokens)], device=self.weights.device)
         positions = torch.arange(cache.length, cache.length + len(tokens), device=self.weights.device)
-        hidden = forward(self.weights, ids, positions, cache, adapter=adapter)
+        hidden = forward(worn, ids, positions, cache)
         cache.length += len(tokens)
         return hidden[0]
-
-    def _write_masked(
-        self,
-        run: _Run,
-        hidden: Tensor,
-        cache: StaticCache,
-        adapter: Adapter | None,
-        matcher: Matcher,
-        watcher: Matcher,
-        limit: int,
-    ) -> None:
-        """Choose the likeliest allowed token, add all tokens it forces, read them in one step, go on.
-
-        At the forced tokens the model's own choice is looked at too, so that `interventions` is 0 only where it
-        would have written every token by itself. The `watcher` knows the contract without the passages: it tells a
-        choice that breaks the form from one that only leaves a quote's words.
-        """
-        scores = logits(self.weights, hidden[-1])
-        while True:
-            own = int(scores.argmax())
-            token = int(matcher.apply(scores.clone()).argmax())
-            run.logprob += float(scores[token] - scores.logsumexp(-1))
-            self._compare(run, own, token, watcher)
-            run.tokens.append(token)
-            if token == self.end_token:
-                run.stop = "end"
-                return
-            matcher.consume(token)
-            forced = matcher.forced()[: max(0, limit - len(run.tokens))]
-            for following in forced:
-                matcher.consume(following)
-            run.forced += len(forced)
-            run.tokens.extend(forced)
-            if len(run.tokens) >= limit:
-                return
-            states = self._step([token, *forced], cache, adapter)
-            rows = logits(self.weights, states)
-            for chosen, following in zip(rows[:-1].argmax(-1).tolist(), forced, strict=True):
-                self._compare(run, chosen, following, watcher)
-            if forced and forced[-1] == self.end_token:
-                run.stop = "end"
-                return
-            scores = rows[-1]
-
-    def _compare(self, run: _Run, own: int, written: int, watcher: Matcher) -> None:
-        """Count where the model's `own` choice was not `written`, and move the watcher on."""
-        if own != written:
-            run.interventions += 1
-            run.violations += not (watcher.is_accepting() if own == self.end_token else watcher.allows(own))
-        if written != self.end_token:
-            watcher.try_consume(written)
-
-    def _write_free(
-        self,
-        run: _Run,
-        hidden: Tensor,
-        cache: StaticCache,
-        adapter: Adapter | None,
-        watcher: Matcher | None,
-        limit: int,
-    ) -> None:
-        """Write without a mask; with a `watcher`, stop where the contract can no longer be met."""
-        scores = logits(self.weights, hidden[-1])
-        while True:
-            token = int(scores.argmax())
-            run.logprob += float(scores[token] - scores.logsumexp(-1))
-            run.tokens.append(token)
-            if token == self.end_token:
-                run.stop = "end" if watcher is None or watcher.is_accepting() else "invalid"
-                return
-            if watcher is not None and not watcher.try_consume(token):
-                run.stop = "invalid"
-                return
-            if len(run.tokens) >= limit:
-                return
-            scores = logits(self.weights, self._step([token], cache, adapter)[-1])
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
