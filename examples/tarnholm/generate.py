@@ -25,7 +25,7 @@ UNANSWERABLE = 0.2
 TABLE_SHARE = 0.25
 SHARES = {"results": 0.28, "product": 0.24, "contract": 0.19, "policy": 0.17, "price": 0.12}
 HANDLING = {"results": "public", "price": "public", "product": "public", "policy": "internal", "contract": "restricted"}
-LATEST_QUESTION = "What was the group's revenue in the latest quarter?"
+LATEST_QUESTION = "How high was the group's order intake in the latest quarter?"
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,14 @@ def expected(document: Document, fact: Fact) -> dict[str, Any]:
 
 
 def update(before: Document, after: Document) -> dict[str, Any]:
-    def revenue(document: Document) -> Fact:
-        return next(f for f in document.facts if f.attribute == "revenue")
+    def intake(document: Document) -> Fact:
+        return next(f for f in document.facts if f.attribute == "intake")
 
     return {
         "document": before.id,
         "question": LATEST_QUESTION,
-        "before": {"expected": expected(before, revenue(before))},
-        "after": {"expected": expected(after, revenue(after))},
+        "before": {"expected": expected(before, intake(before))},
+        "after": {"expected": expected(after, intake(after))},
     }
 
 

@@ -62,25 +62,38 @@ class TuneReport:
 def split_examples(examples: Sequence[Case], *, check: int, gate: int, seed: int) -> Split:
     """Split by document: whole documents go to the gate, then to the checks, the rest trains.
 
-    Unanswerable examples have no document; they are dealt out in the same shares.
+    Unanswerable examples have no document; they are dealt out in proportion, so that a small gate is not made of them
+    by chance.
     """
-    by_group: dict[str, list[Case]] = {}
+    rng = random.Random(seed)
+    unanswerable = [case for case in examples if not case.documents]
+    rng.shuffle(unanswerable)
+    by_document: dict[str, list[Case]] = {}
     for case in examples:
-        by_group.setdefault(case.documents[0] if case.documents else f"none/{case.id}", []).append(case)
-    groups = sorted(by_group)
-    random.Random(seed).shuffle(groups)
-    parts: dict[str, list[Case]] = {"gate": [], "check": [], "train": []}
-    for group in groups:
-        place = "gate" if len(parts["gate"]) < gate else "check" if len(parts["check"]) < check else "train"
-        room = {"gate": gate, "check": check, "train": len(examples)}[place] - len(parts[place])
-        # A document with more cases than there is room for gives only those: the others are not trained on either.
-        parts[place].extend(by_group[group][:room])
-    if not parts["train"]:
+        if case.documents:
+            by_document.setdefault(case.documents[0], []).append(case)
+    share = len(unanswerable) / max(1, len(examples))
+    gate_part, check_part = (
+        unanswerable[: round(gate * share)],
+        unanswerable[round(gate * share) :][: round(check * share)],
+    )
+    train_part = unanswerable[len(gate_part) + len(check_part) :]
+    names = sorted(by_document)
+    rng.shuffle(names)
+    for name in names:
+        part, room = train_part, len(examples)
+        if len(gate_part) < gate:
+            part, room = gate_part, gate - len(gate_part)
+        elif len(check_part) < check:
+            part, room = check_part, check - len(check_part)
+        # A document with more examples than there is room for gives only those: the others are not trained on either.
+        part.extend(by_document[name][:room])
+    if not train_part:
         raise TrainingError(
             f"{len(examples)} examples leave none to train on after {check} for checks and {gate} for the gate: "
             "add examples, or lower train.held_out and train.gate_cases"
         )
-    return Split(tuple(parts["train"]), tuple(parts["check"]), tuple(parts["gate"]))
+    return Split(tuple(train_part), tuple(check_part), tuple(gate_part))
 
 
 def tune(

@@ -28,6 +28,9 @@ from factform.model.lora import Adapter, LowRank, new_adapter
 from factform.model.prompt import render
 from factform.model.reader import Reader
 
+MARGIN = 0.1
+"""How much better an earlier held-out check must have been for its weights to be gone back to."""
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -299,9 +302,12 @@ class _State:
         self.best_step = 0
 
     def note(self, check: Check) -> None:
-        """Keep the weights of the best check; a later equal one wins. Validity is in the score: no answer, no leaf."""
+        """Keep the weights of the best check; a later one wins unless it is worse by more than MARGIN.
+
+        Checks are small: between two of ten rows, a difference below that is noise, and the later weights saw more.
+        """
         self.checks.append(check)
-        if check.score >= max((c.score for c in self.checks[:-1]), default=-1.0):
+        if check.score >= max((c.score for c in self.checks[:-1]), default=-1.0) - MARGIN:
             self.best, self.best_step = _copy(self.adapter), check.step
 
 
