@@ -188,19 +188,22 @@ def change_document(project: Project, folder: Path) -> dict[str, object]:
         "status": receipt.status,
         "save_to_searchable_ms": (searchable - saved) * 1e3,
         "save_to_answered_ms": (answered - saved) * 1e3,
-        "before_right": same_figure(before, update["before"]["expected"]),
-        "after_right": same_figure(after, update["after"]["expected"]),
+        "before": compared(before, update["before"]["expected"]),
+        "after": compared(after, update["after"]["expected"]),
     }
     console.print(
         f"   {receipt.document} {receipt.status}: searchable {result['save_to_searchable_ms']:.0f} ms and answered "
-        f"{result['save_to_answered_ms']:.0f} ms after saving; right before: {result['before_right']}, "
-        f"after: {result['after_right']}"
+        f"{result['save_to_answered_ms']:.0f} ms after saving"
     )
     return result
 
 
-def same_figure(got: Answer, expected: dict[str, dict[str, str]]) -> bool:
-    return got.answer is not None and got.answer.get("figure") == expected["figure"]
+def compared(got: Answer, expected: dict[str, dict[str, str]]) -> dict[str, object]:
+    """What was answered beside what stands in the document at that moment; also printed."""
+    figure = (got.answer or {}).get("figure")
+    right = figure == expected["figure"]
+    console.print(f"     expected {expected['figure']}: {'right' if right else f'got {figure}'}", soft_wrap=True)
+    return {"expected": expected["figure"], "got": figure, "right": right}
 
 
 def finish(folder: Path, steps: Steps, tuned: object, change: dict[str, object], report: AnswersReport) -> None:
