@@ -184,12 +184,15 @@ def change_document(project: Project, folder: Path) -> dict[str, object]:
     after = project.ask(update["question"], behavior=BEHAVIOR)
     answered = time.perf_counter()
     show_answer("facts + form", after, cite=True)
+    first, second = (compared(got, update[when]["expected"]) for got, when in ((before, "before"), (after, "after")))
     result = {
         "status": receipt.status,
         "save_to_searchable_ms": (searchable - saved) * 1e3,
         "save_to_answered_ms": (answered - saved) * 1e3,
-        "before": compared(before, update["before"]["expected"]),
-        "after": compared(after, update["after"]["expected"]),
+        "before": first,
+        "after": second,
+        "before_right": first["right"],
+        "after_right": second["right"],
     }
     console.print(
         f"   {receipt.document} {receipt.status}: searchable {result['save_to_searchable_ms']:.0f} ms and answered "
