@@ -171,4 +171,4 @@ def test_no_path_of_somebodys_machine() -> None:
             found += [(path.name, hit) for hit in machine_paths(path.read_text("utf-8", "replace"))]
     assert found == []
     assert machine_paths("model = '/home/somebody/models'") == ["/home/s"]
-    assert machine_paths("see docs/home/page and examples/work/x") == []
+    assert machine_paths("see docs/home/page and examples/home/x") == []
