@@ -126,28 +126,30 @@ def test_a_fabricated_quote_or_label_is_refused_even_if_the_grammar_let_it_throu
     given = select(hits(), 2)
     for label, quote in (("2", "The rent is 9 euros."), ("3", TEXTS[2]), ("7", TEXTS[0]), ("2", ""), ("1", TEXTS[0])):
         outcome = Outcome("answered", "", {"source": label, "quote": quote, "answer": "x"})
-        got, citations = cite(outcome, PLAIN, as_passages(given), given, lambda *_: True)
+        got, citations = cite(outcome, PLAIN, as_passages(given, best_last=True), given, lambda *_: True)
         assert (got.status, got.answer, citations) == ("refused", None, ())
 
 
 def test_a_quote_whose_stored_bytes_changed_is_refused() -> None:
     given = select(hits(), 2)
     outcome = Outcome("answered", "", {"source": "2", "quote": "1,480 euros", "answer": "1,480"})
-    got, _ = cite(outcome, PLAIN, as_passages(given), given, lambda *_: False)
+    got, _ = cite(outcome, PLAIN, as_passages(given, best_last=True), given, lambda *_: False)
     assert got.status == "refused"
     assert "factform doctor" in got.reason
-    good, citations = cite(outcome, PLAIN, as_passages(given), given, lambda *_: True)
+    good, citations = cite(outcome, PLAIN, as_passages(given, best_last=True), given, lambda *_: True)
     assert good.answer == {"source": "doc-0", "quote": "1,480 euros", "answer": "1,480"}
     assert (citations[0].start, citations[0].end) == (10 + 31, 10 + 42)
 
 
-def test_the_best_passage_stands_next_to_the_question() -> None:
-    passages = as_passages(select(hits(), 2))
-    assert [(p.label, p.chunk.document) for p in passages] == [("1", "doc-1"), ("2", "doc-0")]
+def test_an_adapter_reads_the_best_passage_last_and_a_prompted_model_first() -> None:
+    given = select(hits(), 2)
+    tuned, prompted = as_passages(given, best_last=True), as_passages(given, best_last=False)
+    assert [(p.label, p.chunk.document) for p in tuned] == [("1", "doc-1"), ("2", "doc-0")]
+    assert [(p.label, p.chunk.document) for p in prompted] == [("1", "doc-0"), ("2", "doc-1")]
 
 
 def test_a_tuned_prompt_carries_no_instructions_and_a_prompted_one_all(tiny: Reader) -> None:
-    given = as_passages(select(hits(), 2))
+    given = as_passages(select(hits(), 2), best_last=True)
     prompted = make_prompt(Ask("Rent?", behavior=BEHAVIOR), given, tiny.chat)
     tuned = make_prompt(Ask("Rent?", behavior=BEHAVIOR, adapter=ADAPTER), given, tiny.chat)
     plain = make_prompt(Ask("Rent?"), given, tiny.chat)

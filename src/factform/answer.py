@@ -113,7 +113,7 @@ def answer(ask: Ask, parts: Parts) -> Answer:
     started = time.perf_counter()
     found = parts.search(ask.question) if ask.facts else SearchResult((), {})
     hits = select(found.hits, ask.passages)
-    passages = as_passages(hits)
+    passages = as_passages(hits, best_last=ask.adapter is not None)
     prompt = make_prompt(ask, passages, parts.model.chat)
     before_model = time.perf_counter()
     written = write(ask, prompt, passages, parts.model) if passages or not ask.facts else None
@@ -137,12 +137,14 @@ def select(hits: Sequence[Hit], passages: int) -> tuple[Hit, ...]:
     )
 
 
-def as_passages(hits: Sequence[Hit]) -> tuple[Passage, ...]:
-    """Kept hits under labels "1", "2", … in reading order, the best last: a small model reads best what stands next
-    to the question.
+def as_passages(hits: Sequence[Hit], *, best_last: bool) -> tuple[Passage, ...]:
+    """Kept hits under labels "1", "2", … in reading order.
+
+    An adapter is trained with the best passage last, next to the question. A model that is only prompted reads them in
+    order of rank: it leans on the first label (docs/log.md).
     """
     kept = [hit for hit in hits if hit.kept]
-    return tuple(Passage(str(i), hit.chunk) for i, hit in enumerate(reversed(kept), 1))
+    return tuple(Passage(str(i), hit.chunk) for i, hit in enumerate(reversed(kept) if best_last else kept, 1))
 
 
 def make_prompt(ask: Ask, passages: Sequence[Passage], chat: ChatFormat) -> Prompt:
@@ -306,7 +308,7 @@ def free_validity(ask: Ask, parts: Parts) -> bool:
     Quotes are then held to the schema only; white space around the text is the one liberty allowed.
     """
     hits = select(parts.search(ask.question).hits if ask.facts else (), ask.passages)
-    passages = as_passages(hits)
+    passages = as_passages(hits, best_last=ask.adapter is not None)
     written = write(ask, make_prompt(ask, passages, parts.model.chat), passages, parts.model, masked=False)
     value, problems = validate_answer(written.text.strip(), ask.contract)
     return written.stop == "end" and value is not None and not problems
