@@ -154,6 +154,15 @@ def test_a_checkpoint_of_other_rows_or_settings_is_not_used(tiny: Reader, tmp_pa
     assert seen == [1, 2, 3]
 
 
+def test_a_checkpoint_of_another_base_model_of_the_same_shape_is_not_used(tiny: Reader, tmp_path: Path) -> None:
+    settings = TrainSettings(rank=4, alpha=8, batch=2, steps=3)
+    train(rows(tiny), tiny, settings, folder=tmp_path)
+    other = Reader(tiny.weights, tiny.tokenizer, tiny.chat, model="other", digest="other", kv_dtype=torch.float32)
+    seen: list[int] = []
+    train(rows(other), other, settings, folder=tmp_path, progress=lambda p: seen.append(p.step))
+    assert seen == [1, 2, 3]
+
+
 def test_the_best_check_decides_which_weights_are_kept(tiny: Reader, tmp_path: Path) -> None:
     scores = {2: 0.9, 4: 0.5, 6: 0.1}
     kept: dict[int, Adapter] = {}

@@ -162,7 +162,7 @@ def train(
     weights = reader.weights
     steps = settings.steps or math.ceil(settings.epochs * len(rows) / settings.batch)
     store = BlockStore(weights, reader.digest, budget=settings.kv_budget, dtype=reader.store.dtype)
-    state = _start(rows, weights, settings, folder)
+    state = _start(rows, reader, settings, folder)
     started, first = time.perf_counter(), state.step
     tokens_done = 0
     for step in range(state.step, steps):
@@ -319,8 +319,9 @@ def _copy(adapter: Adapter) -> Adapter:
     return Adapter(adapter.rank, adapter.alpha, layers)
 
 
-def _start(rows: Sequence[EncodedRow], weights: Weights, settings: TrainSettings, folder: Path) -> _State:
-    """A new state, or the one in `folder` if it was made by the same rows, settings and base sizes."""
+def _start(rows: Sequence[EncodedRow], reader: Reader, settings: TrainSettings, folder: Path) -> _State:
+    """A new state, or the one in `folder` if it was made by the same rows, settings and base model."""
+    weights = reader.weights
     adapter = new_adapter(
         adapter_shapes(weights.config),
         weights.config.layers,
@@ -330,7 +331,7 @@ def _start(rows: Sequence[EncodedRow], weights: Weights, settings: TrainSettings
         device=weights.device,
     )
     plan = {k: v for k, v in asdict(settings).items() if k not in ("save_every", "kv_budget", "check_every")}
-    fingerprint = sha256_json([plan, asdict(weights.config), [[r.blocks, r.sequence, r.prompt_length] for r in rows]])
+    fingerprint = sha256_json([plan, reader.digest, [[r.blocks, r.sequence, r.prompt_length] for r in rows]])
     state = _State(adapter, settings, fingerprint)
     meta = folder / "checkpoint.json"
     if meta.exists():

@@ -85,6 +85,11 @@ class BlockStore:
                     progress(done, total)
             return [found[key] for key in keys]
 
+    def held(self, blocks: Sequence[Sequence[int]]) -> int:
+        """How many of the blocks' tokens `get` would not have to encode."""
+        with self._lock:
+            return sum(len(block) for block in blocks if self.key(block) in self._blocks)
+
     def size(self) -> dict[str, int]:
         """Bytes and blocks held, hits and misses so far."""
         return {"bytes": self._size, "blocks": len(self._blocks), "hits": self.hits, "misses": self.misses}
