@@ -43,7 +43,7 @@ def parts(reader: Reader, asked: list[tuple[str | None, str, bool, int]]) -> Par
     )
 
 
-def wear(reader: Reader) -> None:
+def load(reader: Reader) -> None:
     shapes = {"q": (48, 48), "k": (48, 16), "v": (48, 16), "o": (48, 48)}
     shapes |= {"gate": (48, 96), "up": (48, 96), "down": (96, 48)}
     import torch
@@ -52,7 +52,7 @@ def wear(reader: Reader) -> None:
 
 
 def test_each_arm_asks_what_it_stands_for(tiny: Reader) -> None:
-    wear(tiny)
+    load(tiny)
     asked: list[tuple[str | None, str, bool, int]] = []
     settings = ArmSettings(BEHAVIOR, ADAPTER, passages=2, max_tokens=150, check_free=False)
     for arm in make_arms(ARMS, settings, parts(tiny, asked)).values():

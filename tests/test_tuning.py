@@ -125,7 +125,7 @@ def test_an_example_whose_quote_stands_nowhere_is_reported_not_dropped() -> None
     assert "'Rent is nil.' stands in no single chunk of lease-2" in problems[0].detail
 
 
-def test_a_run_registers_an_adapter_with_its_lineage_and_can_be_worn(tiny: Reader, tmp_path: Path) -> None:
+def test_a_run_registers_an_adapter_with_its_lineage_and_can_be_loaded(tiny: Reader, tmp_path: Path) -> None:
     seen: list[str] = []
     result = tune(
         BEHAVIOR,
@@ -147,5 +147,5 @@ def test_a_run_registers_an_adapter_with_its_lineage_and_can_be_worn(tiny: Reade
     assert info.lineage["model"] == "tiny"
     assert info.lineage["settings"]["steps"] == 4
     assert info.base == "tiny"
-    tiny.put_on(info.name, registry.adapter_folder(tmp_path / "adapters", info))
+    tiny.load_adapter(info.name, registry.adapter_folder(tmp_path / "adapters", info))
     assert info.name in tiny.adapters

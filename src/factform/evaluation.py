@@ -1,7 +1,7 @@
 """Arms for the instrument: what {base, facts, form, both} mean, as functions from a case to what was answered.
 
 Knows nothing of settings or files. Arms without form carry the behavior's full instructions in the prompt (the honest
-baseline); arms with form carry none and wear the adapter. Arms without facts get no passages.
+baseline); arms with form carry none and use the adapter. Arms without facts get no passages.
 """
 
 from __future__ import annotations

@@ -200,13 +200,13 @@ class Project:
         if not question.strip():
             raise CaseError("the question is empty: write a question")
         form = self.behavior(behavior) if behavior else None
-        worn = self._worn(form, adapter)
+        chosen = self._adapter(form, adapter)
         ask = Ask(
             question=question,
             behavior=form,
-            adapter=worn,
+            adapter=chosen,
             facts=facts,
-            mode=mode or ("reuse" if worn and not self.settings.model.url else "exact"),
+            mode=mode or ("reuse" if chosen and not self.settings.model.url else "exact"),
             passages=form.passages if form else self.settings.facts.passages,
             max_tokens=form.max_tokens if form else self.settings.answer.max_tokens,
             principal=principal,
@@ -339,8 +339,8 @@ class Project:
 
         read = read_cases(cases) if isinstance(cases, Path | str) else tuple(cases)
         form = self.behavior(behavior) if behavior else None
-        worn = self._worn(form, adapter)
-        return self._evaluate(read[: limit or None], form, worn, tuple(arms), check_free=check_free)
+        chosen = self._adapter(form, adapter)
+        return self._evaluate(read[: limit or None], form, chosen, tuple(arms), check_free=check_free)
 
     def evaluate_retrieval(self, queries: Path | str, qrels: Path | str, *, k: int = 100) -> RetrievalReport:
         """Ranking quality on BEIR style files; hits are chunks, judged by their documents."""
@@ -413,7 +413,7 @@ class Project:
             check_free=check_free,
         )
         if adapter:
-            self._put_on(adapter)
+            self._load_adapter(adapter)
         return evaluate_answers(
             cases,
             make_arms(arms, settings, self.parts()),
@@ -421,7 +421,7 @@ class Project:
             progress=lambda arm, done, of: self.report(f"evaluate {arm}", done, of, ""),
         )
 
-    def _worn(self, behavior: Behavior | None, adapter: str | None) -> AdapterInfo | None:
+    def _adapter(self, behavior: Behavior | None, adapter: str | None) -> AdapterInfo | None:
         """The adapter meant, checked and loaded; None where the behavior has none or none is wanted."""
         from factform.form import registry
 
@@ -437,10 +437,10 @@ class Project:
         info = registry.get(self.adapters_folder, adapter)
         if info.behavior != behavior.name:
             raise CaseError(f"adapter {info.name} belongs to behavior {info.behavior!r}, not to {behavior.name!r}")
-        self._put_on(info)
+        self._load_adapter(info)
         return replace(info, promoted=registry.promoted(self.adapters_folder, behavior.name) == info.digest)
 
-    def _put_on(self, info: AdapterInfo) -> None:
+    def _load_adapter(self, info: AdapterInfo) -> None:
         from factform.form import registry
 
         if self.settings.model.url:
@@ -450,7 +450,7 @@ class Project:
                 f"adapter {info.name} was made for base {info.base[:12]}, this project's model is "
                 f"{self.reader.digest[:12]}: tune it again for this model"
             )
-        self.reader.put_on(info.name, registry.adapter_folder(self.adapters_folder, info))
+        self.reader.load_adapter(info.name, registry.adapter_folder(self.adapters_folder, info))
 
     def _newest(self, name: str) -> AdapterInfo:
         from factform.errors import RegistryError

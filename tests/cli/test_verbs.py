@@ -158,13 +158,13 @@ def test_tuned_promoted_asked_and_rolled_back(run: Run, tuned: Path) -> None:
     promoted = run("promote", "rents", "--adapter", first, "--force", "--reason", "a test", *here).json
     assert (promoted["name"], promoted["promoted"]) == (first, True)
     ask = ("ask", "What is the rent for flat 12?", "--behavior", "rents", *here)
-    worn = run(*ask).json
-    assert (worn["adapter"], worn["mode"]) == (first, "reuse")
+    adapted = run(*ask).json
+    assert (adapted["adapter"], adapted["mode"]) == (first, "reuse")
     assert run(*ask, "--mode", "exact").json["mode"] == "exact"
     assert run(*ask, "--adapter", second).json["adapter"] == second
     bare = run(*ask, "--adapter", "none").json
     assert (bare["adapter"], bare["mode"]) == (None, "exact")
-    assert bare["prompt_tokens"] > worn["prompt_tokens"]  # the prompted base is sent the instructions
+    assert bare["prompt_tokens"] > adapted["prompt_tokens"]  # the prompted base is sent the instructions
     only = run("rollback", "rents", *here)
     assert (only.code, only.json["error"]["type"]) == (1, "RegistryError")
     run("promote", "rents", "--adapter", second, "--force", "--reason", "a test", *here)

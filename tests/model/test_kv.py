@@ -126,9 +126,9 @@ def test_an_adapter_changes_the_tail_and_never_the_blocks(tiny: Reader) -> None:
     prompt = Prompt("<|im_start|>user\n", ("[1] ", "The rent is 1,480 euros.\n"), "Question: rent?<|im_end|>\n")
     plain = tiny.generate(prompt, mode="reuse", max_tokens=12)
     before = {k: v.keys.clone() for k, v in tiny.store._blocks.items()}
-    worn = tiny.generate(prompt, mode="reuse", adapter="b@1", max_tokens=12)
-    assert worn.text != plain.text
-    assert worn.reused_tokens > 0
+    tuned = tiny.generate(prompt, mode="reuse", adapter="b@1", max_tokens=12)
+    assert tuned.text != plain.text
+    assert tuned.reused_tokens > 0
     assert set(before) == set(tiny.store._blocks)
     assert all(torch.equal(before[k], v.keys) for k, v in tiny.store._blocks.items())
     assert tiny.generate(prompt, mode="reuse", max_tokens=12).text == plain.text

@@ -86,9 +86,9 @@ def retrieval(
 
 
 def _arms(project: Project, arms: str, behavior: str, adapter: str) -> tuple[str, ...]:
-    """The arms asked for; else all four where there is an adapter to wear, and those without form where not."""
+    """The arms asked for; else all four where there is an adapter to use, and those without form where not."""
     if arms:
         return tuple(dict.fromkeys(arm.strip() for arm in arms.split(",") if arm.strip()))
     named = adapter != "promoted"
-    worn: Any = behavior and (named or any(info.promoted for info in project.adapters(behavior)))
-    return WITH_FORM if worn else WITHOUT_FORM
+    usable: Any = behavior and (named or any(info.promoted for info in project.adapters(behavior)))
+    return WITH_FORM if usable else WITHOUT_FORM

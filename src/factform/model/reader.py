@@ -52,7 +52,7 @@ class Tokens:
 
 
 class Reader:
-    """A model in memory with its tokenizer, its encoded blocks and the adapters it can put on."""
+    """A model in memory with its tokenizer, its encoded blocks and the adapters loaded into it."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Reader:
 
     # --- adapters ---------------------------------------------------------------------------
 
-    def put_on(self, name: str, folder: Path) -> None:
+    def load_adapter(self, name: str, folder: Path) -> None:
         """Load the adapter in `folder` under `name`; a name already loaded is left as it is (adapters never change)."""
         if name not in self.adapters:
             self.set_adapter(name, load_adapter(folder, self.weights.config.layers))
@@ -136,7 +136,7 @@ class Reader:
         possible (stop "invalid"). Raises ContextTooLong with the numbers, ModelError for an unknown adapter.
         """
         started = time.perf_counter()
-        worn = self._worn(adapter)
+        tail_weights = self._tail_weights(adapter)
         tokens = self.tokenize(prompt)
         window = self.weights.config.window
         if tokens.total + max_tokens > window:
@@ -147,12 +147,12 @@ class Reader:
         with self._lock, torch.inference_mode():
             cache = self._cache(tokens.total + max_tokens + DRAFT)
             reused = self._read_context(tokens, mode, cache)
-            first = logits(self.weights, self._step(tokens.tail, cache, worn)[-1])
+            first = logits(self.weights, self._step(tokens.tail, cache, tail_weights)[-1])
             first_at = time.perf_counter()
             run = Run()
 
             def read(following: Sequence[int]) -> Tensor:
-                return logits(self.weights, self._step(following, cache, worn))
+                return logits(self.weights, self._step(following, cache, tail_weights))
 
             def forget(count: int) -> None:
                 cache.length -= count
@@ -186,7 +186,7 @@ class Reader:
         if blocks:
             self.store.get(blocks)
 
-    def _worn(self, name: str | None) -> Weights:
+    def _tail_weights(self, name: str | None) -> Weights:
         """The weights that read and write the tail: the base's, or those with an adapter merged in."""
         if name is None:
             return self.weights
@@ -221,11 +221,11 @@ class Reader:
                 self._step(rest, cache, self.weights)
         return reused
 
-    def _step(self, tokens: Sequence[int], cache: StaticCache, worn: Weights) -> Tensor:
+    def _step(self, tokens: Sequence[int], cache: StaticCache, weights: Weights) -> Tensor:
         """Read `tokens` behind the cache; hidden states [T, N]."""
         ids = torch.tensor([list(tokens)], device=self.weights.device)
         positions = torch.arange(cache.length, cache.length + len(tokens), device=self.weights.device)
-        hidden = forward(worn, ids, positions, cache)
+        hidden = forward(weights, ids, positions, cache)
         cache.length += len(tokens)
         return hidden[0]
 
