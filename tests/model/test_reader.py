@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,16 @@ def test_a_warm_block_store_changes_no_answer(tiny: Reader) -> None:
         warm = tiny.generate(prompt(tiny), mode=mode, max_tokens=24)
         assert warm.text == cold.text
         assert warm.reused_tokens > 0
+
+
+def test_reused_tokens_are_those_of_held_blocks_only(tiny: Reader) -> None:
+    first = Prompt("<|im_start|>user\n", ("The rent is 1,480 euros.\n",), "Question: rent?<|im_end|>\n")
+    second = replace(first, blocks=(*first.blocks, "The deposit is two rents.\n"))
+    assert tiny.generate(first, mode="reuse", max_tokens=2).reused_tokens == 0
+    held = tiny.tokenize(first)
+    assert tiny.generate(second, mode="reuse", max_tokens=2).reused_tokens == held.context
+    assert tiny.generate(second, mode="reuse", max_tokens=2).reused_tokens == tiny.tokenize(second).context
+    assert tiny.generate(second, mode="exact", max_tokens=2).reused_tokens == len(held.header)
 
 
 def test_masked_answers_of_a_random_model_are_in_contract_with_verbatim_quotes(tiny: Reader) -> None:

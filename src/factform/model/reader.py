@@ -206,15 +206,14 @@ class Reader:
         return [block for block in (tokens.header, *tokens.blocks) if block]
 
     def _read_context(self, tokens: Tokens, mode: Mode, cache: StaticCache) -> int:
-        """Fill `cache` with everything before the tail; returns how many tokens came from encoded blocks.
+        """Fill `cache` with everything before the tail; returns how many of its tokens had been encoded before.
 
         The header stands first, so its block is the same in both modes: a cached prefix, exact by construction.
         """
-        hits = self.store.hits
         blocks = self._blocks(tokens) if mode == "reuse" else [b for b in (tokens.header,) if b]
+        reused = self.store.held(blocks)
         if blocks:
             place(self.weights, self.store.get(blocks), cache)
-        reused = cache.length if self.store.hits > hits else 0
         if mode == "exact":
             rest = [t for block in tokens.blocks for t in block]
             if rest:
