@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from factform.audit.record import AnswerRecord, candidates, generation_facts, prompt_digest, prompt_parts
-from factform.model.grammar import Constraint, validate_answer
+from factform.model.grammar import Constraint
 from factform.model.prompt import (
     PLAIN,
     PLAIN_INSTRUCTIONS,
@@ -21,6 +21,7 @@ from factform.model.prompt import (
     prompted_instructions,
     render,
 )
+from factform.model.schema import validate_answer
 from factform.records import (
     AdapterInfo,
     Answer,
@@ -223,7 +224,7 @@ def _citation(hit: Hit, place: int, quote: str, verify: Callable[[Hit, int, int,
     return Citation(
         document=chunk.document,
         version=chunk.version,
-        page=chunk.page,
+        page=chunk.page_of(start),
         start=start,
         end=start + len(quote),
         quote=quote,

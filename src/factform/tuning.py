@@ -23,10 +23,11 @@ from factform.form.train import Check, Progress, TrainResult, TrainSettings, enc
 from factform.ids import sha256_json
 from factform.measure.evaluate import AnswersReport
 from factform.measure.metrics import field_scores
-from factform.model.grammar import Constraint, validate_answer
+from factform.model.grammar import Constraint
 from factform.model.lora import Adapter, save_adapter
 from factform.model.prompt import render
 from factform.model.reader import Reader
+from factform.model.schema import validate_answer
 from factform.records import AdapterInfo, Behavior, Case
 
 Report = Callable[[str, int, int, str], None]

@@ -11,7 +11,8 @@ from tokenizers import Tokenizer
 
 from factform.ids import sha256_text
 from factform.model.decode import Rules, Run, draft_from, write_free, write_masked
-from factform.model.grammar import Constraint, GrammarTokenizer, compile_constraint, compile_watch
+from factform.model.grammar import Constraint, compile_constraint, compile_watch
+from factform.model.matcher import GrammarTokenizer
 from factform.model.prompt import PLAIN
 from factform.model.reader import Reader
 from factform.records import Chunk, Passage

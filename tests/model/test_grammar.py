@@ -6,128 +6,39 @@ import json
 import random
 from typing import Any
 
-import jsonschema_rs
 import pytest
 import torch
+from grammar_samples import (
+    END,
+    FLAT,
+    QUOTE,
+    QUOTE_FIRST,
+    RICH,
+    SOURCE,
+    TEXTS,
+    TOKENIZER,
+    TWO,
+    answer,
+    contract_of,
+    flat_answers,
+    object_of,
+    rich_answers,
+)
 from hypothesis import given, settings
-from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from factform.errors import GrammarError
 from factform.model.grammar import (
     QUOTE_WORDS,
-    REFUSAL,
-    CompiledGrammar,
     Constraint,
-    GrammarTokenizer,
     align_quote,
-    check_contract,
     compile_constraint,
     compile_grammar,
     compile_watch,
-    contract_schema,
-    dump_answer,
-    grammar_tokenizer,
-    marked_paths,
-    validate_answer,
 )
+from factform.model.matcher import CompiledGrammar
+from factform.model.prompt import REFUSAL
+from factform.model.schema import dump_answer, validate_answer
 from factform.records import Chunk, Contract, Passage
-
-END = 0
-
-
-def tiny_tokenizer() -> GrammarTokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False
-    )
-    text = '{"answer": "the quote of the source", "status": "not_in_documents", "evidence": {"quote": "revenue rose"}}'
-    tokenizer.train_from_iterator([text, "revenue rose to 12.5 million in the quarter"] * 3, trainer)
-    return grammar_tokenizer(tokenizer, END)
-
-
-TOKENIZER = tiny_tokenizer()
-
-QUOTE = {"type": "string", "x-factform": "quote"}
-SOURCE = {"type": "string", "x-factform": "source"}
-
-
-def object_of(properties: dict[str, Any], optional: tuple[str, ...] = ()) -> dict[str, Any]:
-    required = [name for name in properties if name not in optional]
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
-
-
-def contract_of(schema: dict[str, Any], refusal: bool = True) -> Contract:
-    assert check_contract(schema) == []
-    return Contract(schema, marked_paths(schema, "quote"), marked_paths(schema, "source"), refusal)
-
-
-FLAT = contract_of(object_of({"source": SOURCE, "quote": QUOTE, "answer": {"type": "string"}}))
-QUOTE_FIRST = contract_of(object_of({"quote": QUOTE, "source": SOURCE}))
-RICH = contract_of(
-    object_of(
-        {
-            'ansWer "é"': {"type": "string"},
-            "kind": {"enum": ["fact", "été", None, 3]},
-            "amount": object_of(
-                {"value": {"type": "number"}, "unit": {"type": ["string", "null"]}}, optional=("unit",)
-            ),
-            "evidence": object_of({"note": {"type": "string"}, "quote": QUOTE, "at": object_of({"source": SOURCE})}),
-            "count": {"type": "integer"},
-            "sure": {"type": "boolean"},
-            "tags": {"type": "array", "items": {"type": "string"}, "maxItems": 3},
-        },
-        optional=("count", "kind"),
-    )
-)
-TWO = contract_of(object_of({"quote": QUOTE, "source": SOURCE, "other_quote": QUOTE, "other_source": SOURCE}))
-
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
-passages = st.lists(texts.filter(lambda t: any(not c.isspace() for c in t)), min_size=1, max_size=3)
-
-
-def labelled(found: list[str]) -> list[tuple[str, str]]:
-    return [(str(i), text) for i, text in enumerate(found, start=1)]
-
-
-@st.composite
-def quoted(draw: st.DrawFn, text: str) -> str:
-    visible = [i for i, c in enumerate(text) if not c.isspace()]
-    start = draw(st.sampled_from(visible))
-    end = draw(st.integers(start + 1, len(text)))
-    a, b = align_quote(text, start, end)
-    return text[a:b]
-
-
-@st.composite
-def flat_answers(draw: st.DrawFn) -> tuple[list[tuple[str, str]], dict[str, Any]]:
-    given_passages = labelled(draw(passages))
-    label, text = draw(st.sampled_from(given_passages))
-    return given_passages, {"answer": draw(texts), "quote": draw(quoted(text)), "source": label}
-
-
-@st.composite
-def rich_answers(draw: st.DrawFn) -> tuple[list[tuple[str, str]], dict[str, Any]]:
-    given_passages = labelled(draw(passages))
-    label, text = draw(st.sampled_from(given_passages))
-    amount: dict[str, Any] = {"value": draw(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-9, 9**20))}
-    if draw(st.booleans()):
-        amount["unit"] = draw(st.none() | texts)
-    answer: dict[str, Any] = {
-        "tags": draw(st.lists(texts, max_size=3)),
-        "sure": draw(st.booleans()),
-        "evidence": {"at": {"source": label}, "quote": draw(quoted(text)), "note": draw(texts)},
-        "amount": amount,
-        'ansWer "é"': draw(texts),
-    }
-    if draw(st.booleans()):
-        answer["count"] = draw(st.integers() | st.integers(-5, 5).map(float))
-    if draw(st.booleans()):
-        answer["kind"] = draw(st.sampled_from(["fact", "été", None, 3]))
-    return given_passages, answer
 
 
 @settings(max_examples=60, deadline=None)
@@ -152,16 +63,9 @@ def test_nested_and_optional_fields_are_accepted(case: tuple[list[tuple[str, str
     assert validate_answer(text, RICH) == (answer, [])
 
 
-TEXTS = [("1", 'Revenue rose to "12.5 million" in Q3.\n\nCosts fell.'), ("2", "Staff: 40\\45 people — 😀 and €7.")]
-
-
 @pytest.fixture(scope="module")
 def flat() -> CompiledGrammar:
     return compile_grammar(FLAT, TEXTS, TOKENIZER)
-
-
-def answer(source: str, quote: str) -> str:
-    return dump_answer({"source": source, "quote": quote, "answer": "a"}, FLAT)
 
 
 @pytest.mark.parametrize(
@@ -300,44 +204,6 @@ def pick(value: Any, path: tuple[str, ...]) -> str:
     return str(value)
 
 
-def test_forced_tokens_appear_and_are_what_must_come() -> None:
-    strict = Contract(FLAT.schema, FLAT.quote_paths, FLAT.source_paths, refusal=False)
-    matcher = compile_grammar(strict, TEXTS, TOKENIZER).matcher()
-    forced = matcher.forced()
-    assert TOKENIZER.inner.decode_bytes(forced).startswith(b'{"source": ')
-    for token in forced:
-        assert matcher.allowed()[token]
-        matcher.consume(token)
-
-
-def test_matcher_masks_padded_logits_and_ends() -> None:
-    grammar = compile_grammar(contract_of(object_of({"n": {"enum": [1]}})), [], TOKENIZER)
-    matcher = grammar.matcher()
-    logits = matcher.apply(torch.zeros(TOKENIZER.vocabulary + 64))
-    assert (logits == 0).sum() == matcher.allowed().sum() > 0
-    assert torch.isinf(logits[TOKENIZER.vocabulary :]).all()
-    for token in TOKENIZER.inner.tokenize_str('{"n": 1'):
-        assert not matcher.is_accepting()
-        matcher.consume(token)
-    ahead = matcher.fork()
-    ahead.consume(*TOKENIZER.inner.tokenize_str("}"))
-    assert ahead.is_accepting()
-    assert ahead.is_stopped()
-    assert torch.nonzero(ahead.allowed()).flatten().tolist() == [END]
-    assert not matcher.is_accepting(), "a fork is independent"
-
-
-def test_a_forbidden_token_is_an_error_or_a_no() -> None:
-    matcher = compile_grammar(FLAT, TEXTS, TOKENIZER).matcher()
-    (wrong,) = TOKENIZER.inner.tokenize_str("]")
-    assert not matcher.try_consume(wrong)
-    assert matcher.try_consume(*TOKENIZER.inner.tokenize_str("{"))
-    with pytest.raises(GrammarError, match="not allowed"):
-        matcher.consume(wrong)
-    with pytest.raises(GrammarError):
-        matcher.allowed()
-
-
 @pytest.mark.parametrize(
     ("text", "good"),
     [
@@ -360,56 +226,6 @@ def test_watch_stops_at_the_first_token_beyond_repair() -> None:
     assert TOKENIZER.inner.decode_bytes(taken) == b'{"source": '
 
 
-@pytest.mark.parametrize(
-    ("text", "what"),
-    [
-        ("", "not JSON"),
-        ("[1]", "an object is expected"),
-        ('{"source": "1", "source": "1"}', "given twice"),
-        ('{"source": NaN}', "NaN"),
-        ('{"source": "\\ud800", "quote": "", "answer": ""}', "not JSON"),
-        ("[" * 100_000, "nested too deeply"),
-        ('{"source": "1", "quote": "q"}', "answer"),
-        ('{"source": "1", "quote": "q", "answer": 1}', "/answer"),
-        ('{"source": "1", "quote": "q", "answer": "a", "x": 1}', "x"),
-    ],
-)
-def test_invalid_answers_say_what_is_wrong(text: str, what: str) -> None:
-    found, problems = validate_answer(text, FLAT)
-    assert found is None
-    assert what in " ".join(problems)
-
-
-@pytest.mark.parametrize(
-    ("schema", "what"),
-    [
-        ([], "must be an object"),
-        ({"type": "array"}, '"type": "object"'),
-        (object_of({"a": {"type": "strin"}}), "not a JSON Schema"),
-        (object_of({"a": {"not": {"type": "string"}}}), "/a: "),
-        (object_of({"a": {"x-factform": "quot", "type": "string"}}), "/a: "),
-        (object_of({"a": {"x-factform": "quote", "type": "number"}}), '/a: .*"type": "string"'),
-        (object_of({"a": {**QUOTE, "maxLength": 5}}), "remove maxLength"),
-        (object_of({"a": QUOTE}, optional=("a",)), "/a: 'a' must be in"),
-        (object_of({"a": {"type": "array", "items": object_of({"q": QUOTE})}}), "not in arrays"),
-        ({**object_of({"a": {"$ref": "#/$defs/q"}}), "$defs": {"q": QUOTE}}, "not in arrays"),
-        (object_of({"q": QUOTE, "r": QUOTE, "s": SOURCE}), "2 quote fields and 1 source"),
-        ({**object_of({"a": {"type": "string"}}), "required": ["b"]}, "'b' is required"),
-        ({**object_of({"a": {"type": "string"}}), "additionalProperties": True}, "must be false"),
-    ],
-)
-def test_problems_of_a_contract_are_named(schema: Any, what: str) -> None:
-    import re
-
-    problems = check_contract(schema)
-    assert any(re.search(what, problem) for problem in problems), problems
-
-
-def test_all_problems_are_told_at_once() -> None:
-    schema = object_of({"a": {"not": {}}, "b": {"type": "array", "uniqueItems": True}, "c": {**SOURCE, "enum": ["1"]}})
-    assert [problem.split(":")[0] for problem in sorted(check_contract(schema))] == ["/a", "/b", "/c"]
-
-
 def test_definitions_and_limits_of_strings_are_kept() -> None:
     schema = object_of({"c": {"type": "string", "pattern": "^[A-Z]{3}$"}, "s": {"type": "string", "maxLength": 3}})
     schema["properties"]["m"] = {"$ref": "#/$defs/money"}
@@ -429,26 +245,6 @@ def test_definitions_and_limits_of_strings_are_kept() -> None:
     assert not both("eur", "abc", 3)
     assert not both("EUR", "abcd", 3)
     assert not both("EUR", "abc", -1)
-
-
-def test_plain_schema_for_servers() -> None:
-    schema = contract_schema(RICH, ["1", "2"])
-    assert "x-factform" not in json.dumps(schema)
-    check = jsonschema_rs.validator_for(schema).is_valid
-    good = {
-        'ansWer "é"': "",
-        "amount": {"value": 1},
-        "evidence": {"note": "", "quote": "anything", "at": {"source": "2"}},
-        "sure": True,
-        "tags": [],
-    }
-    assert check(good)
-    assert check(REFUSAL)
-    assert not check({**good, "evidence": {**good["evidence"], "at": {"source": "3"}}})  # type: ignore[dict-item]
-    assert not check({**good, "more": 1})
-    closed = jsonschema_rs.validator_for(contract_schema(FLAT, [])).is_valid
-    assert closed({"source": "", "quote": "", "answer": "a"})
-    assert not closed({"source": "1", "quote": "", "answer": "a"})
 
 
 def test_labels_must_differ_and_constraints_compile() -> None:

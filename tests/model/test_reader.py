@@ -11,9 +11,10 @@ import torch
 
 from factform.errors import ContextTooLong, ModelError
 from factform.ids import chunk_id, sha256_text
-from factform.model.grammar import Constraint, validate_answer
+from factform.model.grammar import Constraint
 from factform.model.prompt import PLAIN, REFUSAL, ChatFormat, cut_template, load_chat_format, render
 from factform.model.reader import Reader, fast_dtype
+from factform.model.schema import validate_answer
 from factform.records import Chunk, Passage, Prompt
 
 TEXTS = ("The monthly rent for unit 7 is 1,480 euros.", "The boiler must be serviced every 18 months.")

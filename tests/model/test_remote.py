@@ -15,8 +15,9 @@ import pytest
 
 from factform.errors import RemoteError
 from factform.model import remote
-from factform.model.grammar import Constraint, marked_paths
+from factform.model.grammar import Constraint
 from factform.model.remote import RemoteModel, reply_problems
+from factform.model.schema import marked_paths
 from factform.records import Chunk, Contract, Passage, Prompt
 
 SCHEMA = {

@@ -14,8 +14,8 @@ import jsonschema_rs
 
 from factform.form.jsontext import Path
 from factform.ids import canonical_json
-from factform.model.grammar import check_contract
 from factform.model.prompt import REFUSAL
+from factform.model.schema import check_contract
 from factform.records import Contract
 
 MARK = "x-factform"

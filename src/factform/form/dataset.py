@@ -15,8 +15,8 @@ from typing import Any
 from factform.form.contract import value_at
 from factform.form.quotes import locate_quote
 from factform.form.twins import make_twin
-from factform.model.grammar import dump_answer
 from factform.model.prompt import REFUSAL
+from factform.model.schema import dump_answer
 from factform.records import Behavior, Case, Chunk, Contract, Passage
 
 CLOSED_BOOK = 0.05

@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from factform.model.grammar import Matcher
+from factform.model.matcher import Matcher
 
 DRAFT = 6
 """Tokens drafted at most: reading seven tokens costs about twice as much as reading one on a CPU."""

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from factform.errors import ContextTooLong, ModelError
 from factform.model.decode import DRAFT, Rules, Run, write_free, write_masked
-from factform.model.grammar import Constraint, Matcher, compile_constraint, compile_watch, grammar_tokenizer
+from factform.model.grammar import Constraint, compile_constraint, compile_watch
 from factform.model.kv import BlockStore, place
 from factform.model.llama import StaticCache, Weights, forward, load_weights, logits, merged
 from factform.model.lora import Adapter, cast, load_adapter
+from factform.model.matcher import Matcher, grammar_tokenizer
 from factform.model.prompt import ChatFormat, load_chat_format
 from factform.records import Generation, Mode, Prompt
 

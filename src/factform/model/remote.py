@@ -17,8 +17,9 @@ import httpx
 
 from factform.errors import RemoteError
 from factform.ids import sha256_json
-from factform.model.grammar import Constraint, Path, contract_schema, validate_answer
+from factform.model.grammar import Constraint
 from factform.model.prompt import REFUSAL, ChatFormat
+from factform.model.schema import Path, contract_schema, validate_answer
 from factform.records import Generation, Mode, Prompt
 
 TRIES = 4
