@@ -224,7 +224,7 @@ def _citation(hit: Hit, place: int, quote: str, verify: Callable[[Hit, int, int,
     return Citation(
         document=chunk.document,
         version=chunk.version,
-        page=chunk.page,
+        page=chunk.page_of(start),
         start=start,
         end=start + len(quote),
         quote=quote,

@@ -70,7 +70,11 @@ class Parsed:
 
 @dataclass(frozen=True)
 class Chunk:
-    """An exact span of one version: `parsed.text[start:end] == text`. `sha256` is that of `text`."""
+    """An exact span of one version: `parsed.text[start:end] == text`. `sha256` is that of `text`.
+
+    `page` is the page it starts on. `pages` are all it touches, as (number, offset in the canonical text at which the
+    page begins), in order; the first may begin before the chunk. None and empty where the format has no pages.
+    """
 
     id: str
     document: str
@@ -82,6 +86,12 @@ class Chunk:
     title: str
     heading: tuple[str, ...] = ()
     page: int | None = None
+    pages: tuple[tuple[int, int], ...] = ()
+
+    def page_of(self, at: int) -> int | None:
+        """The page of the character at offset `at` of the canonical text, `start <= at < end`."""
+        begun = [number for number, start in self.pages if start <= at]
+        return begun[-1] if begun else self.page
 
     @property
     def header(self) -> str:

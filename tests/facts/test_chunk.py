@@ -49,12 +49,19 @@ def check(p: Parsed, found: tuple[Chunk, ...], budget: int, count: object) -> No
         single = (c.start, c.end) in rows or len(c.text.split()) == 1
         assert count(c.text) <= budget or single  # type: ignore[operator]
         assert c.heading == truthful_path(p, c)
-        if p.pages:
-            assert c.page == next(s.number for s in p.pages if s.start <= c.start < s.end)
-        else:
-            assert c.page is None
+        check_pages(p, c)
         at = c.end
     assert p.text[at:].strip() == ""
+
+
+def check_pages(p: Parsed, c: Chunk) -> None:
+    """Offset by offset against the parser's own spans."""
+    said = [next((s.number for s in p.pages if s.start <= at < s.end), None) for at in range(c.start, c.end)]
+    assert [c.page_of(at) for at in range(c.start, c.end)] == said
+    assert c.page == said[0]
+    begins = {s.number: s.start for s in p.pages}
+    assert c.pages == tuple((number, begins[number]) for number in dict.fromkeys(said) if number is not None)
+    assert hash(c) == hash(Chunk(**c.__dict__)), "a chunk is a key"
 
 
 def in_monster(text: str, at: int) -> bool:
@@ -146,14 +153,60 @@ def test_a_small_last_piece_joins_the_one_before() -> None:
     assert len(found) == 1 or words(found[-1].text) > 2
 
 
+def paged(*pages: str) -> Parsed:
+    """A paragraph a page, as the PDF reader has it: the blank line between belongs to the page above."""
+    text, blocks, spans = "", [], []
+    for number, body in enumerate(pages, 1):
+        start = len(text)
+        blocks += [Block(start, start + len(body), "paragraph")] if body else []
+        text += f"{body}\n\n" if body else ""
+        spans.append(PageSpan(number, start, len(text)))
+    return Parsed(text, "t", tuple(blocks), tuple(spans))
+
+
 def test_page_is_where_the_chunk_starts_and_a_full_chunk_ends_with_its_page() -> None:
     one, two = "a " * 14 + "end.", "b " * 14 + "end."
-    text = f"{one}\n\n{two}"
-    blocks = (Block(0, len(one), "paragraph"), Block(len(one) + 2, len(text), "paragraph"))
-    pages = (PageSpan(1, 0, len(one) + 2), PageSpan(2, len(one) + 2, len(text)))
-    found = chunks(Parsed(text, "t", blocks, pages), 30)
-    assert [(c.page, c.text) for c in found] == [(1, one), (2, two)]
-    assert [c.page for c in chunks(Parsed(text, "t", blocks, pages), 300)] == [1], "small ones do not"
+    found = chunks(paged(one, two), 30)
+    assert [(c.page, c.pages, c.text) for c in found] == [(1, ((1, 0),), one), (2, ((2, len(one) + 2),), two)]
+
+
+def test_a_page_that_begins_where_a_chunk_ends_is_not_touched_by_it() -> None:
+    text = "One two. Three four."
+    p = Parsed(text, "t", (Block(0, len(text), "paragraph"),), (PageSpan(1, 0, 8), PageSpan(2, 8, len(text))))
+    assert [(c.text, c.pages) for c in chunks(p, 2)] == [("One two.", ((1, 0),)), ("Three four.", ((2, 8),))]
+
+
+def test_a_chunk_over_several_pages_knows_the_page_of_each_offset() -> None:
+    p = paged("The rent is 900.", "", "Pets are welcome.", "Keys are at the desk.")
+    (found,) = chunks(p, 300)
+    assert (found.page, found.pages) == (1, ((1, 0), (3, 18), (4, 37)))
+    where = {word: found.page_of(p.text.index(word)) for word in ("rent", "Pets", "welcome", "Keys", "desk")}
+    assert where == {"rent": 1, "Pets": 3, "welcome": 3, "Keys": 4, "desk": 4}
+
+
+def test_a_sentence_over_a_page_break_stays_in_one_chunk() -> None:
+    text = "The notice period is three months to the end of a quarter."
+    turn = text.index("months")
+    p = Parsed(text, "t", (Block(0, len(text), "paragraph"),), (PageSpan(1, 0, turn), PageSpan(2, turn, len(text))))
+    (found,) = chunks(p, 300)
+    assert (found.text, found.page) == (text, 1)
+    assert (found.page_of(turn - 1), found.page_of(turn)) == (1, 2)
+
+
+def test_a_chunk_that_starts_in_the_middle_of_a_page_says_where_that_page_begins() -> None:
+    p = paged("One two three four five. " * 4 + "End.", "Six seven eight nine ten. " * 4 + "End.")
+    found = chunks(p, 10)
+    assert next(c.pages for c in found if c.start > 0 and c.page == 1) == ((1, 0),)
+    assert {c.page for c in found} == {1, 2}
+
+
+def test_a_format_without_pages_has_none() -> None:
+    (found,) = chunks(markdown("No pages here."), 20)
+    assert (found.page, found.pages, found.page_of(3)) == (None, (), None)
+
+
+def test_a_chunk_made_by_hand_with_a_page_only_is_on_that_page() -> None:
+    assert Chunk("c", "d", "v", 4, 8, "text", "", "t", page=3).page_of(6) == 3
 
 
 def test_lists_are_split_between_items() -> None:

@@ -64,7 +64,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Index:
 
 def test_what_goes_in_comes_out(index: Index) -> None:
     some = rows("d", ["alpha beta", "gamma"], access=("a", "b"))
-    some[0] = Row(Chunk(**{**some[0].chunk.__dict__, "page": 7, "heading": ("One", "Two")}), ("a", "b"))
+    paged = {"page": 7, "pages": ((7, 0), (9, 6)), "heading": ("One", "Two")}
+    some[0] = Row(Chunk(**{**some[0].chunk.__dict__, **paged}), ("a", "b"))
     index.replace(some, vectors(some), ["d"])
     got, version = index.candidates("alpha", ENCODER.encode_query("alpha")[0], n=5, allowed=None)
     assert sorted((item.row for item in got), key=lambda row: row.chunk.start) == some
@@ -72,6 +73,7 @@ def test_what_goes_in_comes_out(index: Index) -> None:
     for row, vector in zip(some, vectors(some), strict=True):
         np.testing.assert_allclose(by_id[row.chunk.id], vector, atol=1e-6)
     assert version == index.version()
+    assert sorted(index.chunks_of("d"), key=lambda chunk: chunk.start) == [row.chunk for row in some]
 
 
 def test_replacing_is_one_commit_and_leaves_no_old_text(index: Index) -> None:
@@ -232,6 +234,9 @@ def test_a_torn_manifest_is_an_error_with_a_way_out(index: Index) -> None:
 def test_another_layout_is_refused(index: Index) -> None:
     with pytest.raises(StoreError, match="another layout"):
         Index.open(index.folder, index.name, DIM + 1)
+    index._table.drop_columns(["pages"])
+    with pytest.raises(StoreError, match="another layout; run `factform index rebuild`"):
+        Index.open(index.folder, index.name, DIM)
 
 
 def test_vectors_must_fit(index: Index) -> None:

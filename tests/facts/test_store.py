@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from factform.errors import NotFound, SettingsError, StoreBusy, StoreError
 from factform.facts import store as module
 from factform.facts.embed import Vectors
-from factform.facts.index import Index
+from factform.facts.index import LAYOUT, Index
 from factform.facts.store import DataLayer
 from factform.ids import sha256, version_id
 from factform.records import Source
@@ -335,6 +335,26 @@ def test_another_embedder_or_chunk_size_is_refused_until_rebuilt(layer: DataLaye
         layer.add([text("b", "x")])
     with DataLayer.open(layer.folder, other, chunk_tokens=40) as opened:
         assert opened.status()["chunks"] > 5
+
+
+def test_an_index_of_another_layout_is_refused_until_rebuilt(layer: DataLayer) -> None:
+    layer.add([text("a", "The zebra farm.")])
+    settings = layer._ledger.get_meta("index_settings") or ""
+    layer._current_index()._table.drop_columns(["pages"])  # what the first layout did not have
+    layer._ledger.set_meta("index_settings", settings.replace(f'"layout":{LAYOUT}', '"layout":1'))
+    layer.close()
+    says = rf"layout 1, .* layout {LAYOUT}; run `factform index rebuild`"
+    with pytest.raises(StoreError, match=says):
+        DataLayer.open(layer.folder, HashEncoder())
+    with DataLayer.open(layer.folder, HashEncoder(), for_rebuild=True) as opened:
+        with pytest.raises(StoreError, match=says):
+            opened.search("zebra")
+        with pytest.raises(StoreError, match=says):
+            opened.add([text("b", "bear")])
+        assert opened.rebuild()["documents"] == 1
+    with DataLayer.open(layer.folder, HashEncoder()) as opened:
+        assert found(opened, "zebra") == ["a"]
+        assert [r.status for r in opened.add([text("b", "bear")])] == ["created"]
 
 
 # --- when things go wrong -------------------------------------------------------------------

@@ -6,10 +6,11 @@ Knows nothing of tokenizers, embeddings or stores: the caller says what a token 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Literal
 
 from factform import ids
@@ -22,6 +23,8 @@ CHARS_PER_TOKEN = 64
 """A text longer than this many characters a budgeted token is split without asking how many tokens it has."""
 
 Count = Callable[[str], int]
+Pages = tuple[tuple[int, int], ...]
+"""(number, start) of pages that hold text, in order: a page without text owns no offset."""
 
 
 @dataclass(frozen=True)
@@ -71,20 +74,21 @@ def chunk(parsed: Parsed, *, document: str, version: str, count_tokens: Count, b
     is not white space, and together hold all of those. At most `budget` tokens each, except a single table row or a
     single word that is longer. A heading starts a chunk and stays with what follows it, if the budget allows.
     `heading` is the path of the section the chunk belongs to; small sections side by side share a chunk, whose path is
-    then their parent's. `page` is the page on which the chunk starts.
+    then their parent's. A chunk may go on over the end of a page, so that a sentence that does can be quoted whole; one
+    that is half full does not take the next page's blocks as well. `pages` says which pages it touches.
     """
     if budget < 1:
         raise ValueError(f"budget must be at least 1 token, not {budget}")
-    page_of = _page_finder(parsed)
+    pages = tuple((p.number, p.start) for p in parsed.pages if p.start < p.end)
     groups = [
-        _tail_merged(_packed(parsed.text, s, count_tokens, budget, page_of), parsed.text, count_tokens, budget)
+        _tail_merged(_packed(parsed.text, s, count_tokens, budget, pages), parsed.text, count_tokens, budget)
         for s in _sections(parsed)
     ]
     spans = _merged(groups, parsed.text, count_tokens, budget)
-    return tuple(_chunk(parsed, s, document, version, page_of) for s in spans)
+    return tuple(_chunk(parsed, s, document, version, _touched(pages, s.start, s.end)) for s in spans)
 
 
-def _chunk(parsed: Parsed, span: _Span, document: str, version: str, page_of: Callable[[int], int | None]) -> Chunk:
+def _chunk(parsed: Parsed, span: _Span, document: str, version: str, pages: Pages) -> Chunk:
     text = parsed.text[span.start : span.end]
     return Chunk(
         id=ids.chunk_id(document, version, span.start, span.end),
@@ -96,14 +100,15 @@ def _chunk(parsed: Parsed, span: _Span, document: str, version: str, page_of: Ca
         sha256=ids.sha256_text(text),
         title=parsed.title,
         heading=span.node.path if span.node else (),
-        page=page_of(span.start),
+        page=pages[0][0] if pages else None,
+        pages=pages,
     )
 
 
-def _page_finder(parsed: Parsed) -> Callable[[int], int | None]:
-    pages = [p for p in parsed.pages if p.start < p.end]
-    starts = [p.start for p in pages]
-    return lambda at: pages[max(0, bisect_right(starts, at) - 1)].number if pages else None
+def _touched(pages: Pages, start: int, end: int) -> Pages:
+    """Those of `pages` that hold some of the text at `[start, end)`."""
+    first = bisect_right(pages, start, key=itemgetter(1)) - 1
+    return pages[max(0, first) : bisect_left(pages, end, key=itemgetter(1))]
 
 
 # --- sections -------------------------------------------------------------------------------
@@ -138,9 +143,7 @@ def _piece(text: str, block: Block) -> list[_Piece]:
 # --- packing --------------------------------------------------------------------------------
 
 
-def _packed(
-    text: str, section: _Section, count: Count, budget: int, page_of: Callable[[int], int | None]
-) -> list[_Span]:
+def _packed(text: str, section: _Section, count: Count, budget: int, pages: Pages) -> list[_Span]:
     """Greedy: whole blocks while they fit; a block that does not is split only if it could not stand alone, or if
     the chunk would otherwise be a bare heading or less than half full."""
     spans: list[_Span] = []
@@ -178,7 +181,7 @@ def _packed(
         size = size_of(piece)
         bare = bool(held) and all(p.kind == "heading" for p in held)
         half = used * 2 >= budget
-        turned = bool(held) and page_of(piece.start) != page_of(held[0].start)
+        turned = bool(held) and len(_touched(pages, held[0].start, piece.start + 1)) > 1
         if size is not None and size <= room and not (turned and half and not bare):
             held.append(piece)
             used += size

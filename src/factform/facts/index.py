@@ -27,7 +27,7 @@ from factform.facts.embed import Vectors
 from factform.ids import sha256_text
 from factform.records import Chunk
 
-LAYOUT = 1
+LAYOUT = 2
 """Number of the row layout below; an index of another layout is rebuilt."""
 
 KEEP_VERSIONS = timedelta(days=36_500)
@@ -73,6 +73,7 @@ def schema(dim: int) -> pa.Schema:
     fixed = [("id", text), ("document", text), ("document_key", text), ("version", text), ("start", number)]
     fixed += [("end", number), ("text", text), ("search_text", text), ("title", text), ("heading", pa.list_(text))]
     fixed += [("header", text), ("sha256", text), ("access", pa.list_(text)), ("vector", pa.list_(pa.float32(), dim))]
+    fixed += [("pages", pa.list_(pa.struct([("number", number), ("start", number)])))]
     return pa.schema([*(pa.field(name, kind, nullable=False) for name, kind in fixed), pa.field("page", number)])
 
 
@@ -319,6 +320,7 @@ def _record(row: Row) -> dict[str, Any]:
         "sha256": chunk.sha256,
         "access": list(row.access),
         "page": chunk.page,
+        "pages": [{"number": number, "start": start} for number, start in chunk.pages],
     }
 
 
@@ -329,7 +331,11 @@ def search_text(chunk: Chunk) -> str:
 
 def _row(record: Mapping[str, Any]) -> Row:
     names = ("id", "document", "version", "start", "end", "text", "sha256", "title", "page")
-    chunk = Chunk(**{name: record[name] for name in names}, heading=tuple(record["heading"]))
+    chunk = Chunk(
+        **{name: record[name] for name in names},
+        heading=tuple(record["heading"]),
+        pages=tuple((page["number"], page["start"]) for page in record["pages"]),
+    )
     return Row(chunk, tuple(record["access"]))
 
 

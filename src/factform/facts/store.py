@@ -102,8 +102,8 @@ class DataLayer:
         Finishes what a crash left open, unless another process is writing just now. `for_rebuild` opens without
         looking at the index, to call `rebuild` when it was made with other settings.
 
-        Raises SettingsError when the index was made by another embedder or chunk size, StoreError when the ledger
-        cannot be used.
+        Raises SettingsError when the index was made by another embedder or chunk size, StoreError when it was made
+        by a version of Factform with another row layout or the ledger cannot be used.
         """
         folder = folder.absolute()
         folder.mkdir(parents=True, exist_ok=True)
@@ -419,11 +419,18 @@ class DataLayer:
 
     def _check_settings(self) -> None:
         made = self._ledger.get_meta("index_settings")
-        if made is not None and made != canonical_json(self._settings()):
-            raise SettingsError(
-                f"the index in {self.folder} was made with {made}, the settings now are "
-                f"{canonical_json(self._settings())}; run `factform index rebuild`"
+        if made is None or made == canonical_json(self._settings()):
+            return
+        layout = json.loads(made)["layout"]
+        if layout != LAYOUT:
+            raise StoreError(
+                f"the index in {self.folder} has layout {layout}, this version of Factform needs layout {LAYOUT}; "
+                "run `factform index rebuild`, which makes it anew from the stored documents"
             )
+        raise SettingsError(
+            f"the index in {self.folder} was made with {made}, the settings now are "
+            f"{canonical_json(self._settings())}; run `factform index rebuild`"
+        )
 
     def _recover(self) -> None:
         """Finish what a crash left open, when there is anything and nobody else is writing."""
@@ -447,6 +454,7 @@ class DataLayer:
 
     def _repair(self) -> None:
         """With the writer's place held: open or make the index, check it after a broken tidying, replay."""
+        self._check_settings()  # what is only outdated is left to `rebuild`, which the caller asks for
         blobs.sweep(self._blobs)
         if self._ledger.get_meta("table") is None:
             self._create_index()
