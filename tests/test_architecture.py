@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "factform"
 
-VOCABULARY = {"", "records", "errors", "ids"}
+VOCABULARY = {"", "records", "errors", "ids", "jsonvalue"}
 """What every room may import; "" is the package itself, which holds the version."""
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "records": set(),
     "errors": set(),
     "ids": set(),
+    "jsonvalue": set(),
     "settings": {"errors"},
     "sources": {"records", "errors"},
     "facts": VOCABULARY | {"settings"},

@@ -5,13 +5,13 @@ Knows nothing of files, settings or how its parts were opened: they come as call
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from factform.audit.record import AnswerRecord, candidates, generation_facts, prompt_digest, prompt_parts
+from factform.jsonvalue import value_at, with_value_at
 from factform.model.grammar import Constraint
 from factform.model.prompt import (
     PLAIN,
@@ -98,6 +98,16 @@ class Ask:
 
 
 @dataclass(frozen=True)
+class Given:
+    """What the model is given: every hit with why it was kept or not, the passages of the kept ones, the prompt."""
+
+    hits: tuple[Hit, ...]
+    passages: tuple[Passage, ...]
+    prompt: Prompt
+    search_ms: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What the model's text amounts to, before citations are checked."""
 
@@ -112,17 +122,22 @@ def answer(ask: Ask, parts: Parts) -> Answer:
     The record is durable before this returns. Errors of the parts (a prompt too long, a broken store) are raised.
     """
     started = time.perf_counter()
+    given = prepare(ask, parts)
+    before_model = time.perf_counter()
+    written = write(ask, given, parts.model) if given.passages or not ask.facts else None
+    outcome = read_output(written, ask.contract) if written else NOTHING_FOUND
+    outcome, citations = cite(outcome, ask.contract, given.passages, given.hits, parts.verify)
+    ms = timings(started, before_model, given.search_ms, written)
+    record = make_record(ask, parts, given, written, outcome, citations, ms)
+    return release(ask, parts, record, written, parts.write(record))
+
+
+def prepare(ask: Ask, parts: Parts) -> Given:
+    """Search, select, lay out the passages, render the prompt. Without facts nothing is searched."""
     found = parts.search(ask.question) if ask.facts else SearchResult((), {})
     hits = select(found.hits, ask.passages)
     passages = as_passages(hits, best_last=ask.adapter is not None)
-    prompt = make_prompt(ask, passages, parts.model.chat)
-    before_model = time.perf_counter()
-    written = write(ask, prompt, passages, parts.model) if passages or not ask.facts else None
-    outcome = read_output(written, ask.contract) if written else NOTHING_FOUND
-    outcome, citations = cite(outcome, ask.contract, passages, hits, parts.verify)
-    ms = timings(started, before_model, found, written)
-    record = make_record(ask, parts, hits, passages, prompt, written, outcome, citations, ms)
-    return release(ask, parts, record, written, parts.write(record))
+    return Given(hits, passages, make_prompt(ask, passages, parts.model.chat), found.ms)
 
 
 NOTHING_FOUND = Outcome("not_in_documents", "no document matched the question", dict(REFUSAL))
@@ -160,15 +175,13 @@ def make_prompt(ask: Ask, passages: Sequence[Passage], chat: ChatFormat) -> Prom
     return render(ask.question, passages, chat, instructions=instructions)
 
 
-def write(
-    ask: Ask, prompt: Prompt, passages: Sequence[Passage], model: LanguageModel, *, masked: bool = True
-) -> Generation:
+def write(ask: Ask, given: Given, model: LanguageModel, *, masked: bool = True) -> Generation:
     """The model's text under the contract's grammar (or, not `masked`, its free text watched against the contract)."""
     return model.generate(
-        prompt,
+        given.prompt,
         adapter=ask.adapter.name if ask.adapter else None,
         mode=ask.mode,
-        constraint=Constraint(ask.contract, tuple(passages)),
+        constraint=Constraint(ask.contract, given.passages),
         masked=masked,
         max_tokens=ask.max_tokens,
     )
@@ -203,7 +216,7 @@ def cite(
     by_label = {p.label: by_chunk[p.chunk.id] for p in passages}
     released, citations = dict(outcome.answer), []
     for quote_path, source_path in zip(contract.quote_paths, contract.source_paths, strict=True):
-        label, quote = str(_at(outcome.answer, source_path)), str(_at(outcome.answer, quote_path))
+        label, quote = str(value_at(outcome.answer, source_path)), str(value_at(outcome.answer, quote_path))
         hit = by_label.get(label)
         place = hit.chunk.text.find(quote) if hit and quote else -1
         if hit is None or place < 0:
@@ -214,7 +227,7 @@ def cite(
             reason = f"the stored bytes of {hit.chunk.document} no longer hold the quote: run `factform doctor`"
             return Outcome("refused", reason, None), ()
         citations.append(citation)
-        released = _replaced(released, source_path, hit.chunk.document)
+        released = with_value_at(released, source_path, hit.chunk.document)
     return replace(outcome, answer=released), tuple(citations)
 
 
@@ -234,14 +247,16 @@ def _citation(hit: Hit, place: int, quote: str, verify: Callable[[Hit, int, int,
     )
 
 
-def timings(started: float, before_model: float, found: SearchResult, written: Generation | None) -> dict[str, float]:
+def timings(
+    started: float, before_model: float, search_ms: Mapping[str, float], written: Generation | None
+) -> dict[str, float]:
     """Milliseconds: search without rerank, rerank, question in to first token, question in to checked answer."""
     now = time.perf_counter()
-    rerank = found.ms.get("rerank", 0.0)
+    rerank = search_ms.get("rerank", 0.0)
     until_model = (before_model - started) * 1e3
     first = until_model + (written.ms["first_token"] if written else 0.0)
     return {
-        "search": found.ms.get("total", 0.0) - rerank,
+        "search": search_ms.get("total", 0.0) - rerank,
         "rerank": rerank,
         "first_token": first,
         "generate": written.ms["total"] if written else 0.0,
@@ -252,16 +267,14 @@ def timings(started: float, before_model: float, found: SearchResult, written: G
 def make_record(
     ask: Ask,
     parts: Parts,
-    hits: Sequence[Hit],
-    passages: Sequence[Passage],
-    prompt: Prompt,
+    given: Given,
     written: Generation | None,
     outcome: Outcome,
     citations: tuple[Citation, ...],
     ms: Mapping[str, float],
 ) -> AnswerRecord:
     """Everything that led to this answer."""
-    versions = sorted({(h.chunk.document, h.chunk.version) for h in hits})
+    versions = sorted({(h.chunk.document, h.chunk.version) for h in given.hits})
     return AnswerRecord(
         question=ask.question,
         status=outcome.status,
@@ -271,12 +284,12 @@ def make_record(
         adapter=ask.adapter.digest if ask.adapter else None,
         behavior=ask.behavior.name if ask.behavior else None,
         mode=ask.mode,
-        prompt_sha256=prompt_digest(prompt),
-        prompt=prompt_parts(prompt, passages, parts.keep_prompt),
+        prompt_sha256=prompt_digest(given.prompt),
+        prompt=prompt_parts(given.prompt, given.passages, parts.keep_prompt),
         output=written.text if written else "",
         generation=generation_facts(written) if written else {},
         ms=ms,
-        candidates=candidates(hits),
+        candidates=candidates(given.hits),
         documents=tuple({"document": d, "version": v, "sha256": parts.digest_of(d, v)} for d, v in versions),
         citations=citations,
         principal=ask.principal,
@@ -308,23 +321,6 @@ def free_validity(ask: Ask, parts: Parts) -> bool:
 
     Quotes are then held to the schema only; white space around the text is the one liberty allowed.
     """
-    hits = select(parts.search(ask.question).hits if ask.facts else (), ask.passages)
-    passages = as_passages(hits, best_last=ask.adapter is not None)
-    written = write(ask, make_prompt(ask, passages, parts.model.chat), passages, parts.model, masked=False)
+    written = write(ask, prepare(ask, parts), parts.model, masked=False)
     value, problems = validate_answer(written.text.strip(), ask.contract)
     return written.stop == "end" and value is not None and not problems
-
-
-def _at(value: Mapping[str, Any], path: Sequence[str]) -> Any:
-    for name in path:
-        value = value[name]
-    return value
-
-
-def _replaced(value: Mapping[str, Any], path: Sequence[str], leaf: Any) -> dict[str, Any]:
-    copy = json.loads(json.dumps(value))
-    inner = copy
-    for name in path[:-1]:
-        inner = inner[name]
-    inner[path[-1]] = leaf
-    return dict(copy)

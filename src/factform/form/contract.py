@@ -5,20 +5,17 @@ Knows nothing of files, rows or models beyond what the grammar says it cannot do
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jsonschema_rs
 
-from factform.form.jsontext import Path
 from factform.ids import canonical_json
+from factform.jsonvalue import Path, value_at
 from factform.model.prompt import REFUSAL
-from factform.model.schema import check_contract
+from factform.model.schema import MARK, check_contract, nested_properties, validator_of
 from factform.records import Contract
 
-MARK = "x-factform"
 Problem = tuple[Path, str]
 """Where in the schema, and what."""
 
@@ -31,7 +28,8 @@ def read_contract(schema: Any, refusal: bool) -> tuple[Contract | None, list[Pro
         return None, problems
     # Sorted by the object they stand in (the sort is stable), or a nested pair between a quote and its source
     # would be paired crosswise.
-    marked = sorted(_marked(schema, ()), key=lambda found: found[0][:-1])
+    found = ((path, _place(path), node[MARK]) for path, node in nested_properties(schema) if MARK in node)
+    marked = sorted(found, key=lambda each: each[0][:-1])
     contract = Contract(
         schema=schema,
         quote_paths=tuple(path for path, _, mark in marked if mark == "quote"),
@@ -59,17 +57,6 @@ def _shape_problems(schema: Mapping[str, Any]) -> list[Problem]:
     if not isinstance(schema.get("properties"), Mapping) or not schema["properties"]:
         problems.append((("properties",), "must be an object that names at least one property"))
     return problems
-
-
-def _marked(schema: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Path, Any]]:
-    """Property path, place in the schema and mark of each marked property that is reached through properties alone."""
-    for name, sub in schema.get("properties", {}).items():
-        if not isinstance(sub, Mapping):
-            continue
-        here = (*path, name)
-        if MARK in sub:
-            yield here, _place(here), sub[MARK]
-        yield from _marked(sub, here)
 
 
 def _place(path: tuple[str, ...]) -> Path:
@@ -102,13 +89,8 @@ def contract_problems(contract: Contract, value: Any, allow_refusal: bool = True
     """What in `value` the contract does not allow, by path; empty when it is in contract."""
     if allow_refusal and contract.refusal and value == REFUSAL:
         return []
-    errors = _validator(canonical_json(contract.schema)).iter_errors(value)
+    errors = validator_of(canonical_json(contract.schema)).iter_errors(value)
     return [(tuple(error.instance_path), _short(error.message)) for error in errors]
-
-
-@lru_cache(maxsize=64)
-def _validator(schema: str) -> Any:
-    return jsonschema_rs.validator_for(json.loads(schema))
 
 
 def _short(message: str) -> str:
@@ -123,27 +105,6 @@ def quote_pairs(
     return [(q, value_at(value, q), s, value_at(value, s)) for q, s in pairs]
 
 
-def value_at(value: Any, path: tuple[str, ...]) -> Any:
-    """The value at a path of property names, None when it is not there."""
-    for name in path:
-        if not isinstance(value, Mapping) or name not in value:
-            return None
-        value = value[name]
-    return value
-
-
-def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Path and value of each scalar in a JSON value."""
-    if isinstance(value, Mapping):
-        for key, sub in value.items():
-            yield from leaves(sub, (*path, key))
-    elif isinstance(value, list | tuple):
-        for index, sub in enumerate(value):
-            yield from leaves(sub, (*path, index))
-    else:
-        yield path, value
-
-
 def choices(schema: Any, path: Sequence[str | int]) -> tuple[Any, ...]:
     """The values the schema lists (enum, const) for the place `path`, empty where it lists none."""
     for part in path:
@@ -155,8 +116,3 @@ def choices(schema: Any, path: Sequence[str | int]) -> tuple[Any, ...]:
     options = [s for key in ("anyOf", "oneOf") for s in schema.get(key, ()) if isinstance(s, Mapping)]
     listed = [v for s in [schema, *options] for v in s.get("enum", ())]
     return (*listed, *(s["const"] for s in [schema, *options] if "const" in s))
-
-
-def dotted(path: Path) -> str:
-    """A path as people read it: `result.items[2].value`."""
-    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")

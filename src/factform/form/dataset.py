@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from factform.form.contract import value_at
 from factform.form.quotes import locate_quote
 from factform.form.twins import make_twin
+from factform.jsonvalue import value_at, with_value_at
 from factform.model.prompt import REFUSAL
 from factform.model.schema import dump_answer
 from factform.records import Behavior, Case, Chunk, Contract, Passage
@@ -103,13 +103,6 @@ def quote_of(expected: Mapping[str, Any], contract: Contract) -> str:
     return str(value_at(expected, contract.quote_paths[0])) if contract.quote_paths else ""
 
 
-def with_path(value: Mapping[str, Any], path: Sequence[str], leaf: Any) -> dict[str, Any]:
-    """A copy of `value` with `leaf` at `path`; the order of properties stays."""
-    copy = dict(value)
-    copy[path[0]] = leaf if len(path) == 1 else with_path(copy[path[0]], path[1:], leaf)
-    return copy
-
-
 def _gold_chunk(case: Case, contract: Contract, chunks_of: ChunksOf) -> Chunk | RowProblem:
     if case.expected is None:
         return RowProblem(case.id, "answerable but without `expected`: training needs the whole contract object")
@@ -166,11 +159,11 @@ def _answer_in(case: Case, gold: Chunk, label: str, contract: Contract) -> dict[
     """The expected object as the model shall write it: source labels for documents, quotes as they stand."""
     answer = dict(case.expected or {})
     for path in contract.source_paths:
-        answer = with_path(answer, path, label)
+        answer = with_value_at(answer, path, label)
     for path in contract.quote_paths:
         place = locate_quote(gold.text, str(value_at(answer, path)))
         if place is not None:
-            answer = with_path(answer, path, gold.text[place[0] : place[1]])
+            answer = with_value_at(answer, path, gold.text[place[0] : place[1]])
     return answer
 
 

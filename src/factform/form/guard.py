@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from factform.form.contract import choices, contract_problems, dotted, leaves, quote_pairs
+from factform.form.contract import choices, contract_problems, quote_pairs
 from factform.form.dataset import TrainingRow
 from factform.form.quotes import locate_quote
 from factform.form.rows import question_key
@@ -30,6 +30,7 @@ from factform.form.values import (
     numbers,
     quarters,
 )
+from factform.jsonvalue import dotted, scalars
 from factform.model.prompt import REFUSAL
 from factform.records import Case, Contract, Passage
 
@@ -155,7 +156,7 @@ def _unsupported(
     """Leaf path, leaf value and reason for each leaf that says something the context does not."""
     context = _row_context(row.question, row.passages)
     advice = "only the weights could hold it; add the document that says it to the data layer"
-    for path, leaf in leaves(target):
+    for path, leaf in scalars(target):
         if path in contract.quote_paths or path in contract.source_paths or leaf is None or isinstance(leaf, bool):
             continue
         if leaf in choices(contract.schema, path):
@@ -352,7 +353,7 @@ def _contradicts(row: TrainingRow, other: TrainingRow, contract: Contract) -> bo
 def _facts(row: TrainingRow, contract: Contract) -> list[tuple[Any, Any]]:
     """Leaves of the target but for quotes and sources: two passages may say the same in other words."""
     skip = {*contract.quote_paths, *contract.source_paths}
-    return [(path, leaf) for path, leaf in leaves(row.output_object) if path not in skip]
+    return [(path, leaf) for path, leaf in scalars(row.output_object) if path not in skip]
 
 
 def _leaks(rows: Sequence[TrainingRow], held_out: Sequence[Case]) -> Iterator[Problem]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from factform.form.contract import contract_problems, dotted, quote_pairs
+from factform.form.contract import contract_problems, quote_pairs
 from factform.form.jsontext import JsonProblem, parse_json
+from factform.jsonvalue import dotted
 from factform.records import Case, Contract
 
 KEYS = ("id", "question", "expected", "answers", "answerable", "documents")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from factform.form.contract import choices, contract_problems, leaves, quote_pairs
+from factform.form.contract import choices, contract_problems, quote_pairs
 from factform.form.quotes import locate_quote
 from factform.form.values import (
     MONTHS,
@@ -27,6 +27,7 @@ from factform.form.values import (
     undated,
 )
 from factform.ids import sha256_json, sha256_text
+from factform.jsonvalue import scalars
 from factform.records import Case, Contract, Passage
 
 DRAWS = 200
@@ -74,7 +75,7 @@ def make_twin(case: Case, passage: Passage, rng: random.Random, contract: Contra
     if not spans:
         return None
     text = passage.chunk.text
-    facts = [(path, leaf) for path, leaf in leaves(case.expected) if not _is_form(path, leaf, contract)]
+    facts = [(path, leaf) for path, leaf in scalars(case.expected) if not _is_form(path, leaf, contract)]
     swaps = _number_swaps(case, text, [text[s:e] for _, (s, e) in spans], [leaf for _, leaf in facts], contract, rng)
     if swaps is None:
         return None
@@ -191,7 +192,7 @@ def _draw(token: Number, rng: random.Random) -> str:
 
 def _decided_by_order(case: Case, contract: Contract) -> bool:
     """Whether the answer holds a choice ("increased") that may hang on which of two numbers is larger."""
-    found = leaves(case.expected)
+    found = scalars(case.expected)
     return any(isinstance(leaf, bool) or (path and choices(contract.schema, path)) for path, leaf in found)
 
 
@@ -356,7 +357,7 @@ def _is_sound(text: str, old_text: str, expected: Mapping[str, Any], contract: C
         for swap in swaps:
             if swap.exponents and swap.takes(token):
                 olds |= replace(token, exponents=swap.exponents).values()
-    facts = [leaf for path, leaf in leaves(expected) if not _is_form(path, leaf, contract)]
+    facts = [leaf for path, leaf in scalars(expected) if not _is_form(path, leaf, contract)]
     if olds & number_values(undated(text)) or any(olds & _leaf_values(leaf) for leaf in facts):
         return False
     if any(swap.exponents is None and _stands(text.casefold(), swap.old.casefold()) for swap in swaps):

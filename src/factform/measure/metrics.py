@@ -13,8 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-Path = tuple[str | int, ...]
-"""Where a leaf stands: property names and list positions."""
+from factform.jsonvalue import Path, dotted, leaves, value_at
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = frozenset(string.punctuation)
@@ -59,18 +58,6 @@ def _f1(predicted: Sequence[str], gold: Sequence[str]) -> float:
 # --- contract objects -----------------------------------------------------------------------
 
 
-def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every leaf in order with its path. An empty object or list is itself a leaf: that it is empty is a statement."""
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from leaves(inner, (*path, key))
-    elif isinstance(value, list | tuple) and value:
-        for position, inner in enumerate(value):
-            yield from leaves(inner, (*path, position))
-    else:
-        yield path, value
-
-
 def property_names(path: Path) -> tuple[str, ...]:
     """The path as a contract names it: without list positions."""
     return tuple(step for step in path if isinstance(step, str))
@@ -89,10 +76,10 @@ def field_scores(
     scores = {}
     for path, value in leaves(expected):
         if property_names(path) not in ignored:
-            scores[_spell(path)] = _equal(value, _at(got, path))
+            scores[dotted(path)] = _equal(value, value_at(got, path, _MISSING))
     for path in _extra_items(expected, got):
         if not any(property_names(path)[: len(names)] == names for names in ignored):
-            scores[_spell(path)] = False
+            scores[dotted(path)] = False
     return scores
 
 
@@ -105,18 +92,6 @@ def field_accuracy(
 
 
 _MISSING = object()
-
-
-def _at(value: Any, path: Path) -> Any:
-    for step in path:
-        kind: Any = Mapping if isinstance(step, str) else (list, tuple)
-        if not isinstance(value, kind):
-            return _MISSING
-        try:
-            value = value[step]
-        except LookupError:
-            return _MISSING
-    return value
 
 
 def _equal(expected: Any, got: Any) -> bool:
@@ -146,10 +121,6 @@ def _extra_items(expected: Any, got: Any, path: Path = ()) -> Iterator[Path]:
                 yield (*path, position)
             else:
                 yield from _extra_items(expected[position], item, (*path, position))
-
-
-def _spell(path: Path) -> str:
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
 
 
 # --- quotes ---------------------------------------------------------------------------------

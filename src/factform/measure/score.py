@@ -21,11 +21,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from factform.jsonvalue import leaves
 from factform.measure.metrics import (
     exact_match,
     field_accuracy,
     holds,
-    leaves,
     property_names,
     same_words,
     token_f1,

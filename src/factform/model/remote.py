@@ -17,9 +17,10 @@ import httpx
 
 from factform.errors import RemoteError
 from factform.ids import sha256_json
+from factform.jsonvalue import value_at
 from factform.model.grammar import Constraint
 from factform.model.prompt import REFUSAL, ChatFormat
-from factform.model.schema import Path, contract_schema, validate_answer
+from factform.model.schema import contract_schema, validate_answer
 from factform.records import Generation, Mode, Prompt
 
 TRIES = 4
@@ -156,14 +157,14 @@ def reply_problems(text: str, constraint: Constraint) -> list[str]:
     texts = {passage.label: passage.chunk.text for passage in constraint.passages}
     contract = constraint.contract
     for path in contract.source_paths:
-        if texts and (label := _at(answer, path)) not in texts:
+        if texts and (label := value_at(answer, path)) not in texts:
             problems.append(f"/{'/'.join(path)}: {label!r} is no passage; the labels are {', '.join(texts)}")
     for i, path in enumerate(contract.quote_paths):
-        source = _at(answer, contract.source_paths[i]) if i < len(contract.source_paths) else None
+        source = value_at(answer, contract.source_paths[i]) if i < len(contract.source_paths) else None
         among = [texts[source]] if source in texts else list(texts.values())
-        problems += [f"/{'/'.join(path)}: {what}" for what in _quote_problems(_at(answer, path), source, among)]
+        problems += [f"/{'/'.join(path)}: {what}" for what in _quote_problems(value_at(answer, path), source, among)]
     if not texts:
-        filled = [p for p in (*contract.source_paths, *contract.quote_paths) if _at(answer, p) != ""]
+        filled = [p for p in (*contract.source_paths, *contract.quote_paths) if value_at(answer, p) != ""]
         problems += [f"/{'/'.join(path)}: must be empty, there are no passages" for path in filled]
     return problems
 
@@ -177,13 +178,6 @@ def _quote_problems(quote: Any, source: Any, among: Sequence[str]) -> list[str]:
         where = "any passage" if source is None else f"passage {source}"
         return [f"the quote is not verbatim in {where}; copy it character by character"]
     return []
-
-
-def _at(answer: Mapping[str, Any], path: Path) -> Any:
-    value: Any = answer
-    for name in path:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
 
 
 # --- HTTP -----------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def validate_answer(text: str, contract: Contract) -> tuple[dict[str, Any] | Non
         return None, [f"an object is expected, found {type(answer).__name__}"]
     if contract.refusal and answer == REFUSAL:
         return answer, []
-    validator = _validator(json.dumps(closed(unmarked(contract.schema))))
+    validator = validator_of(json.dumps(closed(unmarked(contract.schema))))
     problems = [f"{pointer(fault.instance_path)}: {fault.message}" for fault in validator.iter_errors(answer)]
     return (None, sorted(problems)) if problems else (answer, [])
 
@@ -105,7 +105,8 @@ def pointer(path: Sequence[Any]) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _validator(schema: str) -> Any:
+def validator_of(schema: str) -> Any:
+    """A validator for a schema's JSON text, kept: making one takes longer than using it."""
     return jsonschema_rs.validator_for(json.loads(schema))
 
 
@@ -114,14 +115,15 @@ def _validator(schema: str) -> Any:
 
 def marked_paths(schema: Mapping[str, Any], mark: str) -> tuple[Path, ...]:
     """Paths of the properties marked `"x-factform": mark`, in the order of the schema."""
-    return tuple(path for path, node in _properties(schema) if node.get(MARK) == mark)
+    return tuple(path for path, node in nested_properties(schema) if node.get(MARK) == mark)
 
 
-def _properties(schema: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+def nested_properties(schema: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Path and schema of every property that is reached through properties alone, outer ones first."""
     for name, node in schema.get("properties", {}).items():
         if isinstance(node, Mapping):
             yield (*path, name), node
-            yield from _properties(node, (*path, name))
+            yield from nested_properties(node, (*path, name))
 
 
 def contract_schema(contract: Contract, labels: Sequence[str]) -> dict[str, Any]:
@@ -204,7 +206,7 @@ def check_contract(schema: Any) -> list[str]:
 def _mark_problems(schema: Mapping[str, Any]) -> list[str]:
     problems = []
     reachable = 0
-    for path, node in _properties(schema):
+    for path, node in nested_properties(schema):
         if MARK not in node:
             continue
         reachable += 1
