@@ -14,7 +14,16 @@ from factform.cli.options import HERE, BehaviorOption, JsonOption, ProjectOption
 from factform.cli.run import emit, opened
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+    from factform.measure.evaluate import AnswersReport
+    from factform.measure.retrieval import RetrievalReport
     from factform.project import Project
+
+RowsOption = Annotated[bool, typer.Option("--rows", help="Print every answer or query, too (with --json).")]
+OutOption = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the report there, with rows.")]
 
 WITH_FORM, WITHOUT_FORM = ("base", "facts", "form", "both"), ("base", "facts")
 
@@ -30,10 +39,8 @@ def answers(
     ] = "promoted",
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Only the first N cases (0: all).")] = 0,
     no_free: Annotated[bool, typer.Option("--no-free", help="Skip validity without the mask: faster.")] = False,
-    rows: Annotated[bool, typer.Option("--rows", help="Print every answer, too (with --json).")] = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write the report there, with rows.")
-    ] = None,
+    rows: RowsOption = False,
+    out: OutOption = None,
     project: ProjectOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
@@ -43,7 +50,7 @@ def answers(
 
     Example: factform evaluate answers --cases cases.jsonl --behavior desk --arms facts,both
     """
-    from factform.measure.report import print_answers, write_report
+    from factform.measure.report import print_answers
 
     with opened(project, as_json) as p:
         report = p.evaluate_answers(
@@ -54,19 +61,15 @@ def answers(
             limit=limit,
             check_free=not no_free,
         )
-    if out:
-        write_report(out, report.as_json(rows=True))
-    emit(report.as_json(rows=rows), as_json, lambda console: print_answers(console, report))
+    _emit(report, lambda console: print_answers(console, report), rows=rows, out=out, as_json=as_json)
 
 
 def retrieval(
     queries: Annotated[Path, typer.Option("--queries", metavar="FILE", help="BEIR queries, one JSON object a line.")],
     qrels: Annotated[Path, typer.Option("--qrels", metavar="FILE", help="Judgements: query, document, grade.")],
     k: Annotated[int, typer.Option("-k", metavar="N", min=10, max=1000, help="Depth of recall.")] = 100,
-    rows: Annotated[bool, typer.Option("--rows", help="Print every query, too (with --json).")] = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write the report there, with rows.")
-    ] = None,
+    rows: RowsOption = False,
+    out: OutOption = None,
     project: ProjectOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
@@ -76,13 +79,26 @@ def retrieval(
 
     Example: factform evaluate retrieval --queries queries.jsonl --qrels test.tsv
     """
-    from factform.measure.report import print_retrieval, write_report
+    from factform.measure.report import print_retrieval
 
     with opened(project, as_json) as p:
         report = p.evaluate_retrieval(queries, qrels, k=k)
+    _emit(report, lambda console: print_retrieval(console, report), rows=rows, out=out, as_json=as_json)
+
+
+def _emit(
+    report: AnswersReport | RetrievalReport,
+    show: Callable[[Console], None],
+    *,
+    rows: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    from factform.measure.report import write_report
+
     if out:
         write_report(out, report.as_json(rows=True))
-    emit(report.as_json(rows=rows), as_json, lambda console: print_retrieval(console, report))
+    emit(report.as_json(rows=rows), as_json, show)
 
 
 def _arms(project: Project, arms: str, behavior: str, adapter: str) -> tuple[str, ...]:
