@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "factform"
 
-VOCABULARY = {"", "records", "errors", "ids", "jsonvalue"}
+VOCABULARY = {"", "records", "errors", "ids", "jsonvalue", "hardware"}
 """What every room may import; "" is the package itself, which holds the version."""
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "ids": set(),
     "jsonvalue": set(),
+    "hardware": set(),
     "settings": {"errors"},
     "sources": {"records", "errors"},
     "facts": VOCABULARY | {"settings"},

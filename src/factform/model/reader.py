@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from factform.errors import ContextTooLong, ModelError
+from factform.hardware import has_fast_bf16
 from factform.model.decode import DRAFT, Rules, Run, write_free, write_masked
 from factform.model.grammar import Constraint, compile_constraint, compile_watch
 from factform.model.kv import BlockStore, place
@@ -243,14 +244,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def fast_dtype() -> torch.dtype:
-    """The dtype this machine multiplies fastest.
-
-    bf16 on CUDA and on CPUs with AMX. AVX512-BF16 alone is no gain: its dot-product units do fewer per cycle than
-    two fp32 FMAs, measured 480 against 720 tokens/s of prefill on 2 cores (docs/log.md).
-    """
-    if torch.cuda.is_available() or torch.cpu._is_amx_tile_supported():
-        return torch.bfloat16
-    return torch.float32
+    """The dtype this machine multiplies fastest: bf16 on CUDA and on CPUs made for it."""
+    return torch.bfloat16 if torch.cuda.is_available() or has_fast_bf16() else torch.float32
 
 
 def _end_token(tokenizer: Tokenizer, chat: ChatFormat) -> int:
