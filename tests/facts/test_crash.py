@@ -50,7 +50,7 @@ def run_child(folder: Path, action: str, failpoint: str) -> list[list[str]]:
 
 def held(layer: DataLayer) -> dict[str, str]:
     """Documents as the index rows have them; fails on a document in two pieces or two versions."""
-    rows = list(layer._current_index().rows())
+    rows = list(layer._current.get().rows())
     assert len({row["id"] for row in rows}) == len(rows)
     assert len({row["document"] for row in rows}) == len(rows)
     return {row["document"]: row["text"] for row in rows}

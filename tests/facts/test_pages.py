@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hash_encoder import HashEncoder
-from reportlab.lib.styles import getSampleStyleSheet
-from reportlab.platypus import PageBreak, Paragraph, SimpleDocTemplate
+from parse_checks import pdf, text_of
+from reportlab.platypus import PageBreak
 
 from factform.answer import Outcome, as_passages, cite, select
 from factform.facts.store import DataLayer
@@ -24,13 +23,8 @@ PAGES = (
 
 
 def lease(*pages: str) -> Source:
-    style = getSampleStyleSheet()["Normal"]
-    flowables: list[object] = []
-    for body in pages:
-        flowables += [Paragraph(body, style), PageBreak()]
-    out = io.BytesIO()
-    SimpleDocTemplate(out).build(flowables)
-    return Source("lease", out.getvalue(), "lease.pdf")
+    flowables = [item for body in pages for item in (text_of(body), PageBreak())]
+    return Source("lease", pdf(*flowables), "lease.pdf")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,10 +17,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from factform.errors import NotFound, SettingsError, StoreBusy, StoreError
-from factform.facts import store as module
+from factform.facts import blobs, writer
 from factform.facts.embed import Vectors
 from factform.facts.index import LAYOUT, Index
 from factform.facts.store import DataLayer
+from factform.facts.writer import BATCH_DOCUMENTS, Writer
 from factform.ids import sha256, version_id
 from factform.records import Source
 
@@ -41,7 +43,7 @@ def found(layer: DataLayer, question: str, **more: Any) -> list[str]:
 def bodies(layer: DataLayer) -> dict[str, str]:
     """What the index holds, document by document, straight from its rows."""
     held: dict[str, list[tuple[int, str]]] = {}
-    for record in layer._current_index().rows():
+    for record in layer._current.get().rows():
         held.setdefault(record["document"], []).append((record["start"], record["text"]))
     return {document: "\n".join(part for _, part in sorted(parts)) for document, parts in held.items()}
 
@@ -108,14 +110,14 @@ def test_one_bad_document_fails_alone(layer: DataLayer) -> None:
 
 
 def test_a_parser_that_breaks_costs_its_document_only(layer: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module.parse
+    real = writer.parse
 
     def breaking(source: Source) -> Any:
         if source.document == "odd":
             raise RecursionError("too deep")
         return real(source)
 
-    monkeypatch.setattr(module, "parse", breaking)
+    monkeypatch.setattr(writer, "parse", breaking)
     receipts = layer.add([text("odd", "x"), text("a", "apple")])
     assert [r.status for r in receipts] == ["failed", "created"]
     assert "RecursionError" in (receipts[0].error or "")
@@ -249,7 +251,7 @@ def test_spans_are_checked_against_stored_bytes(layer: DataLayer) -> None:
     row = layer.history("a")[0]
     assert row.sha256 != row.text_sha256
     for digest in (row.sha256, row.text_sha256 or ""):
-        path = module.blobs.blob_path(layer.folder / "blobs", digest)
+        path = blobs.blob_path(layer.folder / "blobs", digest)
         whole = path.read_bytes()
         path.write_bytes(whole[:-1] + b"!")
         assert not verify()
@@ -266,11 +268,11 @@ def test_rebuild_gives_the_same_index(layer: DataLayer) -> None:
     layer.add([text(f"d{i}", LONG.replace("value", f"value{i}"), title=f"T{i}", access=("x",)) for i in range(4)])
     layer.add([text("d1", "changed"), Source("bad", b"", "bad.txt")])
     layer.remove(["d2"])
-    before = sorted(layer._current_index().rows(), key=lambda record: record["id"])
+    before = sorted(layer._current.get().rows(), key=lambda record: record["id"])
     ranking = [hit.chunk.id for hit in layer.search("value3 17", k=5).hits]
     seen: list[tuple[int, int, str]] = []
     report = layer.rebuild(lambda *step: seen.append(step))
-    after = sorted(layer._current_index().rows(), key=lambda record: record["id"])
+    after = sorted(layer._current.get().rows(), key=lambda record: record["id"])
     assert after == before
     assert [hit.chunk.id for hit in layer.search("value3 17", k=5).hits] == ranking
     assert (report["documents"], report["failed"], report["changed"]) == (3, [], [])
@@ -310,7 +312,7 @@ def test_a_rebuild_in_the_middle_of_a_search(layer: DataLayer, monkeypatch: pyte
 
 def test_a_rebuild_says_which_documents_it_lost(layer: DataLayer) -> None:
     layer.add([text("a", "zebra"), text("b", "giraffe")])
-    module.blobs.blob_path(layer.folder / "blobs", sha256(b"zebra")).write_bytes(b"zebrA")
+    blobs.blob_path(layer.folder / "blobs", sha256(b"zebra")).write_bytes(b"zebrA")
     report = layer.rebuild()
     assert [item["document"] for item in report["failed"]] == ["a"]
     assert "damaged" in report["failed"][0]["error"]
@@ -340,7 +342,7 @@ def test_another_embedder_or_chunk_size_is_refused_until_rebuilt(layer: DataLaye
 def test_an_index_of_another_layout_is_refused_until_rebuilt(layer: DataLayer) -> None:
     layer.add([text("a", "The zebra farm.")])
     settings = layer._ledger.get_meta("index_settings") or ""
-    layer._current_index()._table.drop_columns(["pages"])  # what the first layout did not have
+    layer._current.get()._table.drop_columns(["pages"])  # what the first layout did not have
     layer._ledger.set_meta("index_settings", settings.replace(f'"layout":{LAYOUT}', '"layout":1'))
     layer.close()
     says = rf"layout 1, .* layout {LAYOUT}; run `factform index rebuild`"
@@ -379,7 +381,7 @@ def test_a_torn_manifest_is_rebuilt_on_open(layer: DataLayer) -> None:
 def test_a_missing_index_is_rebuilt_on_open(layer: DataLayer) -> None:
     layer.add([text("a", "zebra")])
     layer.close()
-    module.shutil.rmtree(layer.folder / "index")
+    shutil.rmtree(layer.folder / "index")
     with reopened(layer) as opened:
         assert found(opened, "zebra") == ["a"]
 
@@ -445,10 +447,10 @@ def test_ctrl_c_between_documents(tmp_path: Path) -> None:
 
         with pytest.raises(KeyboardInterrupt):
             layer.add(sources())
-        assert layer.status()["documents"] == module.BATCH_DOCUMENTS
+        assert layer.status()["documents"] == BATCH_DOCUMENTS
         assert layer.status()["consistent"]
         receipts = layer.add([text(f"d{i}", f"body {i}") for i in range(40)])
-        assert [r.status for r in receipts].count("unchanged") == module.BATCH_DOCUMENTS
+        assert [r.status for r in receipts].count("unchanged") == BATCH_DOCUMENTS
 
 
 def test_a_removed_document_is_hidden_before_the_index_knows(layer: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -458,7 +460,7 @@ def test_a_removed_document_is_hidden_before_the_index_knows(layer: DataLayer, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(DataLayer, "_remove_from_index", lambda self, documents: interrupted(documents))
+        patch.setattr(Writer, "_remove_from_index", lambda self, documents: interrupted(documents))
         with pytest.raises(KeyboardInterrupt):
             layer.remove(["a"])
     assert sorted(bodies(layer)) == ["a", "b"]

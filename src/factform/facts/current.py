@@ -1,0 +1,80 @@
+"""Which table of the index is in use now, and whether it was made with the present settings.
+
+Knows nothing of what is written to a table or looked for in it. The ledger holds the table's name, so that a rebuild by
+one process is seen by all others.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+from factform.errors import SettingsError, StoreError
+from factform.facts.index import LAYOUT, Index
+from factform.facts.ledger import Ledger
+from factform.ids import canonical_json
+
+
+class CurrentIndex:
+    """The table that the ledger in `folder` names. `embedder` is a digest, `dim` the length of its vectors."""
+
+    def __init__(self, folder: Path, ledger: Ledger, *, embedder: str, dim: int, chunk_tokens: int):
+        self.folder = folder
+        self._ledger = ledger
+        self._embedder = embedder
+        self._dim = dim
+        self._chunk_tokens = chunk_tokens
+        self._index: Index | None = None
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        self._index = None
+
+    def get(self) -> Index:
+        """The table the ledger names now: another process may have rebuilt it since the last call."""
+        with self._lock:
+            name = self._ledger.get_meta("table")
+            if name is None:
+                raise StoreError(f"the index in {self.folder} is not there; run `factform index rebuild`")
+            if self._index is None or self._index.name != name:
+                self.check_settings()
+                self._index = Index.open(self.folder / "index", name, self._dim)
+            return self._index
+
+    def create_next(self) -> Index:
+        """A new, empty table beside the one in use; nobody uses it before `use`."""
+        name = f"chunks_{int((self._ledger.get_meta('table') or 'chunks_0').rsplit('_', 1)[1]) + 1}"
+        shutil.rmtree(self.folder / "index" / f"{name}.lance", ignore_errors=True)
+        return Index.create(self.folder / "index", name, self._dim)
+
+    def use(self, index: Index) -> None:
+        """Switch to another table, for this process and (through the ledger) for all others, in one transaction."""
+        values = {"table": index.name, "index_settings": canonical_json(self._settings()), "optimizing": "0"}
+        with self._ledger.transaction() as run:
+            for item in values.items():
+                run("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", item)
+        self._index = index
+
+    def _settings(self) -> dict[str, Any]:
+        """What the index depends on besides the documents."""
+        return {"embedder": self._embedder, "chunk_tokens": self._chunk_tokens, "layout": LAYOUT}
+
+    def check_settings(self) -> None:
+        """Raises SettingsError when the table was made with another embedder or chunk size than now, StoreError when
+        its rows have another layout."""
+        made = self._ledger.get_meta("index_settings")
+        if made is None or made == canonical_json(self._settings()):
+            return
+        layout = json.loads(made)["layout"]
+        if layout != LAYOUT:
+            raise StoreError(
+                f"the index in {self.folder} has layout {layout}, this version of Factform needs layout {LAYOUT}; "
+                "run `factform index rebuild`, which makes it anew from the stored documents"
+            )
+        raise SettingsError(
+            f"the index in {self.folder} was made with {made}, the settings now are "
+            f"{canonical_json(self._settings())}; run `factform index rebuild`"
+        )

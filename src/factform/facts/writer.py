@@ -1,0 +1,392 @@
+"""The write path: documents into ledger, blobs and index, and what a crash left open finished.
+
+Knows nothing of searches, nor of what a parser, an embedder or a table does inside. The steps of a document, in this
+order, are what its promises rest on:
+
+    blob fsynced -> ledger "accepted" -> parse, chunk, embed -> one Lance commit -> fsync -> ledger "indexed" -> receipt
+
+A crash before "accepted" leaves nothing but an unnamed blob; after it, the next writer or `recover` takes the document
+from there again. To prove that, FACTFORM_FAILPOINT=<step> kills the process at a step (names in `tests/facts`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from factform.errors import DocumentError, StoreBusy, StoreError
+from factform.facts import blobs
+from factform.facts.blobs import fsync_path
+from factform.facts.chunk import chunk
+from factform.facts.current import CurrentIndex
+from factform.facts.embed import Encoder, Vectors
+from factform.facts.index import Index, Row, remove_tables, search_text
+from factform.facts.ledger import Ledger, VersionRow, WriterLock
+from factform.facts.parse import parse
+from factform.ids import canonical_json, sha256, version_id
+from factform.records import Chunk, Receipt, Source
+
+BATCH_DOCUMENTS = 32
+BATCH_BYTES = 256 << 10
+"""Documents and bytes that share a Lance commit: embedding is faster in bulk, and a commit costs some 20 ms."""
+
+MAX_REPLAYS = 2
+"""Times a document may be replayed after a crash: one that crashes its parser must not do so at every opening."""
+
+Progress = Callable[[int, int, str], None]
+"""Called with documents done, documents in all (0 when not known) and the document's id."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A version ready to be committed: its ledger row, the digest of its text, and its chunks."""
+
+    row: VersionRow
+    text_sha256: str
+    chunks: tuple[Chunk, ...]
+
+
+class Writer:
+    """What writes to a data layer, one process at a time: whoever holds `lock`."""
+
+    def __init__(
+        self, folder: Path, encoder: Encoder, chunk_tokens: int, ledger: Ledger, lock: WriterLock, current: CurrentIndex
+    ):
+        self.folder = folder
+        self._blobs = folder / "blobs"
+        self._encoder = encoder
+        self._chunk_tokens = chunk_tokens
+        self._ledger = ledger
+        self._lock = lock
+        self._current = current
+
+    def add(self, sources: Iterable[Source], *, progress: Progress | None = None) -> list[Receipt]:
+        """Receipts of `sources`, in order; what they say is then on disk and in the index."""
+        total = len(sources) if isinstance(sources, Sized) else 0
+        receipts: list[Receipt] = []
+        with self._writing():
+            for batch in _batches(sources):
+                for receipt in self._add_batch(batch):
+                    receipts.append(receipt)
+                    if progress is not None:
+                        progress(len(receipts), total, receipt.document)
+            self._optimize()
+        return receipts
+
+    def remove(self, documents: Iterable[str]) -> list[Receipt]:
+        """Mark `documents` in the ledger, then take them out of the index: between the two, searches hide them."""
+        receipts = []
+        with self._writing():
+            going = []
+            for document in dict.fromkeys(documents):
+                row = self._ledger.current(document) if _unicode(document) else None
+                if row is None:
+                    error = f"there is no document {document!r}; `factform documents` lists those there are"
+                    receipts.append(Receipt(document, None, None, 0, "failed", error=error))
+                else:
+                    going.append(document)
+                    receipts.append(Receipt(document, row.version, row.sha256, row.chunks, "removed"))
+            if going:
+                self._ledger.start_removal(going)
+                _failpoint("remove_after_ledger")
+                self._remove_from_index(going)
+                self._optimize()
+        return receipts
+
+    def rebuild(self, progress: Progress | None = None) -> dict[str, Any]:
+        """Fill a table beside the one in use from ledger and blobs, and switch to it when it is on disk."""
+        start = time.perf_counter()
+        with self._lock.held():
+            index = self._current.create_next()
+            report = self._refill(index, progress)
+            index.optimize()
+            index.sync()
+            _failpoint("rebuild_before_switch")
+            self._current.use(index)
+            self._finish_pending()
+            remove_tables(self.folder / "index", index.name)
+        return {**report, "seconds": time.perf_counter() - start}
+
+    def recover(self) -> None:
+        """Finish what a crash left open, when there is anything and nobody else is writing."""
+        if self._healthy():
+            return
+        try:
+            with self._lock.held(wait_s=0.0 if self._ledger.get_meta("table") else None):
+                self._repair()
+        except StoreBusy:
+            # Another process is at work: what looks unfinished is its own. It can still be read.
+            self._current.get()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """The writer's place for the block, with nothing left open by whoever held it before."""
+        with self._lock.held():
+            self._current.check_settings()
+            if not self._healthy():
+                self._repair()
+            yield
+
+    def _refill(self, index: Index, progress: Progress | None) -> dict[str, Any]:
+        """Every current version, from its stored bytes, into an empty table."""
+        rows = self._ledger.all_current()
+        failed, changed, chunks, done = [], [], 0, 0
+        for batch in _slices(rows, BATCH_DOCUMENTS):
+            ready = []
+            for row in batch:
+                prepared = self._prepare(row)
+                if isinstance(prepared, str):
+                    failed.append({"document": row.document, "error": prepared})
+                    continue
+                ready.append(prepared)
+                if prepared.text_sha256 != row.text_sha256:
+                    changed.append(row.document)
+                if (prepared.text_sha256, len(prepared.chunks)) != (row.text_sha256, row.chunks):
+                    self._ledger.retext(row.seq, prepared.text_sha256, len(prepared.chunks))
+            if ready:
+                index.append(*self._embed(ready))
+                chunks += sum(len(item.chunks) for item in ready)
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(rows), batch[-1].document)
+        return {"documents": len(rows) - len(failed), "chunks": chunks, "failed": failed, "changed": changed}
+
+    # --- a batch, step by step ------------------------------------------------------------------
+
+    def _add_batch(self, batch: Sequence[tuple[Source, float]]) -> list[Receipt]:
+        """The write path for a few documents, none of them twice; receipts in the order given."""
+        receipts = {source.document: self._early_receipt(source) for source, _ in batch}
+        fresh = [source for source, _ in batch if receipts[source.document] is None]
+        if fresh:
+            started = {source.document: at for source, at in batch}
+            before = {source.document: self._ledger.current(source.document) for source in fresh}
+            blobs.put(self._blobs, (source.data for source in fresh))
+            _failpoint("after_blob")
+            rows = self._ledger.accept([(s, version_id(s.data), sha256(s.data)) for s in fresh])
+            _failpoint("after_ledger")
+            for receipt, visible in self._index_rows(rows):
+                known = before[receipt.document] is not None
+                status = receipt.status if receipt.status == "failed" else "updated" if known else "created"
+                ms = None if receipt.status == "failed" else 1000 * (visible - started[receipt.document])
+                receipts[receipt.document] = Receipt(**{**asdict(receipt), "status": status, "visible_ms": ms})
+        return [receipt for receipt in receipts.values() if receipt is not None]
+
+    def _early_receipt(self, source: Source) -> Receipt | None:
+        """A receipt for a source that needs no work or cannot be noted at all; None for one to be taken in."""
+        digest = sha256(source.data)
+        error = _unstorable(source)
+        if error:
+            return Receipt(source.document, None, digest, 0, "failed", error=error)
+        row = self._ledger.current(source.document)
+        if row is not None and row.sha256 == digest and row.source(b"") == _normal(source):
+            return Receipt(source.document, row.version, digest, row.chunks, "unchanged")
+        return None
+
+    def _index_rows(self, rows: Sequence[VersionRow]) -> list[tuple[Receipt, float]]:
+        """From "accepted" to "indexed" or "failed"; each receipt comes with the time its commit was visible."""
+        ready, failed = [], []
+        for row in rows:
+            prepared = self._prepare(row)
+            if isinstance(prepared, _Prepared):
+                ready.append(prepared)
+            else:
+                failed.append((row, prepared))
+        visible = self._commit(ready) if ready else time.perf_counter()
+        self._ledger.finish(
+            [(item.row.seq, item.text_sha256, len(item.chunks)) for item in ready],
+            [(row.seq, error) for row, error in failed],
+        )
+        _failpoint("after_indexed")
+        receipts = {item.row.seq: _receipt(item.row, len(item.chunks), None) for item in ready}
+        receipts |= {row.seq: _receipt(row, 0, error) for row, error in failed}
+        return [(receipts[row.seq], visible) for row in rows]
+
+    def _commit(self, ready: Sequence[_Prepared]) -> float:
+        """Embed and commit; returns when a search could find it. On return it is on disk for good."""
+        rows, vectors = self._embed(ready)
+        _failpoint("after_embed")
+        index = self._current.get()
+        index.replace(rows, vectors, [item.row.document for item in ready])
+        visible = time.perf_counter()
+        _failpoint("after_commit")
+        index.sync()
+        _failpoint("after_fsync")
+        return visible
+
+    def _prepare(self, row: VersionRow) -> _Prepared | str:
+        """Parse and chunk an accepted version from its stored bytes; the reason when that is not possible."""
+        try:
+            source = row.source(blobs.get(self._blobs, row.sha256))
+            parsed = parse(source)
+            chunks = chunk(
+                parsed,
+                document=row.document,
+                version=row.version,
+                count_tokens=self._encoder.count_tokens,
+                budget=self._chunk_tokens,
+            )
+            text = parsed.text.encode("utf-8")
+        except (DocumentError, StoreError) as error:
+            return str(error)
+        except UnicodeEncodeError:
+            return "its text holds lone surrogates, which is not valid Unicode; save it as UTF-8"
+        except Exception as error:
+            # A fault in a parser must cost this document only: raised, it would come again at every replay, and one
+            # odd file would keep the whole store from opening.
+            return f"its parser failed ({type(error).__name__}: {error}); report this with the file if you can"
+        if not chunks:
+            return "no text was found in it"
+        return _Prepared(row, blobs.put(self._blobs, [text])[0], chunks)
+
+    def _embed(self, ready: Sequence[_Prepared]) -> tuple[list[Row], Vectors]:
+        rows = [Row(piece, item.row.access) for item in ready for piece in item.chunks]
+        return rows, self._encoder.encode([search_text(row.chunk) for row in rows])
+
+    def _remove_from_index(self, documents: Sequence[str]) -> None:
+        index = self._current.get()
+        index.delete(documents)
+        _failpoint("remove_after_commit")
+        index.sync()
+        self._ledger.finish_removal(documents)
+
+    def _optimize(self) -> None:
+        """Tidy the index when it needs it. A mark in the ledger says that files not yet fsynced may be in use."""
+        index = self._current.get()
+        if index.wants_optimizing():
+            self._ledger.set_meta("optimizing", "1")
+            index.optimize()
+            _failpoint("after_optimize")
+            index.sync()
+            self._ledger.set_meta("optimizing", "0")
+
+    # --- recovery -------------------------------------------------------------------------------
+
+    def _healthy(self) -> bool:
+        if self._ledger.get_meta("table") is None or self._ledger.get_meta("optimizing") == "1":
+            return False
+        try:
+            self._current.get()
+        except StoreError:
+            return False
+        return not self._ledger.pending() and not self._ledger.removing()
+
+    def _repair(self) -> None:
+        """With the writer's place held: open or make the index, check it after a broken tidying, replay."""
+        self._current.check_settings()  # what is only outdated is left to `rebuild`, which the caller asks for
+        blobs.sweep(self._blobs)
+        if self._ledger.get_meta("table") is None:
+            self._create_index()
+        try:
+            index = self._current.get()
+            if self._ledger.get_meta("optimizing") == "1":
+                index.check()
+                self._ledger.set_meta("optimizing", "0")
+            self._finish_pending()
+        except StoreError:
+            # A torn manifest or data file: Lance cannot mend it, and everything in it can be made again.
+            self.rebuild()
+
+    def _create_index(self) -> None:
+        self._current.use(self._current.create_next())
+        fsync_path(self.folder)
+
+    def _finish_pending(self) -> None:
+        removing = self._ledger.removing()
+        if removing:
+            self._remove_from_index(removing)
+        for row in self._ledger.pending():
+            self._replay(row)
+
+    def _replay(self, row: VersionRow) -> None:
+        """Finish one accepted row. A document that kills the process whenever it is read is given up in the end."""
+        seq, _, deaths = (self._ledger.get_meta("replaying") or "").partition(" ")
+        died = int(deaths) if seq == str(row.seq) else 0
+        if died >= MAX_REPLAYS:
+            error = f"the process died {died + 1} times while taking it in; add it again to retry"
+            self._ledger.finish([], [(row.seq, error)])
+            self._restore(row.document)
+            return
+        self._ledger.set_meta("replaying", f"{row.seq} {died + 1}")
+        try:
+            ((receipt, _),) = self._index_rows([row])
+        finally:
+            self._ledger.set_meta("replaying", "")
+        if receipt.status == "failed":
+            self._restore(row.document)
+
+    def _restore(self, document: str) -> None:
+        """Make the index hold what the ledger says is current: the version given up may have been committed."""
+        row = self._ledger.current(document)
+        prepared = None if row is None else self._prepare(row)
+        if isinstance(prepared, _Prepared):
+            self._commit([prepared])
+        else:
+            index = self._current.get()
+            index.delete([document])
+            index.sync()
+
+
+def _batches(sources: Iterable[Source]) -> Iterator[list[tuple[Source, float]]]:
+    """Sources with the time each was taken up, in groups that may share a commit: no document twice in one."""
+    batch: list[tuple[Source, float]] = []
+    size = 0
+    for source in sources:
+        full = len(batch) >= BATCH_DOCUMENTS or size + len(source.data) > BATCH_BYTES
+        if batch and (full or any(source.document == other.document for other, _ in batch)):
+            yield batch
+            batch, size = [], 0
+        batch.append((source, time.perf_counter()))
+        size += len(source.data)
+    if batch:
+        yield batch
+
+
+def _slices(rows: Sequence[VersionRow], size: int) -> Iterator[list[VersionRow]]:
+    left = iter(rows)
+    while batch := list(islice(left, size)):
+        yield batch
+
+
+def _normal(source: Source) -> Source:
+    """A source as the ledger gives it back: no bytes, metadata as JSON has it, access labels in a tuple."""
+    metadata = json.loads(canonical_json(dict(source.metadata)))
+    return Source(source.document, b"", source.name, source.media_type, source.title, metadata, tuple(source.access))
+
+
+def _unstorable(source: Source) -> str | None:
+    """Why a source cannot even be noted in the ledger, or None."""
+    if not source.document:
+        return "its document id is empty; give it one"
+    words = (source.document, source.name, source.title or "", source.media_type or "", *source.access)
+    try:
+        if not all(_unicode(word) for word in (*words, canonical_json(dict(source.metadata)))):
+            return "its id, name, title, access labels or metadata are not valid Unicode; rename it"
+    except (TypeError, ValueError) as error:
+        return f"its metadata cannot be written as JSON: {error}"
+    return None
+
+
+def _unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _receipt(row: VersionRow, chunks: int, error: str | None) -> Receipt:
+    return Receipt(row.document, row.version, row.sha256, chunks, "failed" if error else "created", error=error)
+
+
+def _failpoint(step: str) -> None:
+    """Die here if FACTFORM_FAILPOINT says so: the tests' way to be sure about crashes. Does nothing otherwise."""
+    if os.environ.get("FACTFORM_FAILPOINT") == step:
+        os.kill(os.getpid(), signal.SIGKILL)
