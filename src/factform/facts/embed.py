@@ -1,14 +1,15 @@
 """Text to vectors: a small BERT encoder in torch, for sentence-transformers folders with mean pooling.
 
-Knows nothing of stores, chunks or scores. `transformers` is not imported: its start-up costs more than a search.
+Knows nothing of stores, chunks or scores.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from factform.errors import ModelError
+from factform.facts.bert import BertConfig, forward, pad
+from factform.hardware import has_fast_bf16
 from factform.ids import sha256_file, sha256_json, sha256_text
 
 Vectors = NDArray[np.float32]
@@ -51,11 +54,11 @@ class Encoder(Protocol):
 class Embedder:
     """A BERT encoder with its tokenizer. Safe to use from several threads; holds no state between calls."""
 
-    def __init__(self, config: dict[str, Any], weights: dict[str, Tensor], tokenizer: str, digest: str):
-        self.dim = int(config["hidden_size"])
+    def __init__(self, config: BertConfig, weights: dict[str, Tensor], tokenizer: str, digest: str):
+        self.dim = config.hidden_size
         self.digest = digest
         self.dtype = torch.bfloat16 if has_fast_bf16() else torch.float32
-        self.max_length = min(MAX_LENGTH, int(config["max_position_embeddings"]))
+        self.max_length = min(MAX_LENGTH, config.max_position_embeddings)
         self._config = config
         self._weights = {name: value.to(self.dtype) for name, value in weights.items() if value.is_floating_point()}
         # tokenizer.json carries its author's truncation and padding (128 and 128 for all-MiniLM-L6-v2): both off, or
@@ -74,7 +77,13 @@ class Embedder:
         try:
             weights = load_file(folder / "model.safetensors")
             tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
-            parts = [sha256_file(folder / "model.safetensors"), sha256_text(tokenizer), config, "mean+l2", MAX_LENGTH]
+            parts = [
+                sha256_file(folder / "model.safetensors"),
+                sha256_text(tokenizer),
+                asdict(config),
+                "mean+l2",
+                MAX_LENGTH,
+            ]
             # "bert." is there when a BertModel was saved as part of a larger model.
             return cls(config, {k.removeprefix("bert."): v for k, v in weights.items()}, tokenizer, sha256_json(parts))
         except (OSError, SafetensorError, UnicodeDecodeError, ModelError) as error:
@@ -127,51 +136,7 @@ class Embedder:
     @torch.inference_mode()
     def _forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Last hidden states [batch, length, dim] in float32 of token rows of any lengths."""
-        width = max(len(row) for row in rows)
-        ids = torch.zeros((len(rows), width), dtype=torch.long)
-        mask = torch.zeros((len(rows), width), dtype=torch.bool)
-        for number, row in enumerate(rows):
-            ids[number, : len(row)] = torch.tensor(row)
-            mask[number, : len(row)] = True
-        x = self._embeddings(ids)
-        bias = None if bool(mask.all()) else mask[:, None, None, :]
-        for layer in range(int(self._config["num_hidden_layers"])):
-            x = self._layer(x, bias, f"encoder.layer.{layer}.")
-        return x.float()
-
-    def _embeddings(self, ids: Tensor) -> Tensor:
-        w = self._weights
-        x = F.embedding(ids, w["embeddings.word_embeddings.weight"])
-        x = x + w["embeddings.position_embeddings.weight"][: ids.shape[1]]
-        x = x + w["embeddings.token_type_embeddings.weight"][0]
-        return self._norm(x, "embeddings.LayerNorm")
-
-    def _layer(self, x: Tensor, mask: Tensor | None, name: str) -> Tensor:
-        batch, length, dim = x.shape
-        heads = int(self._config["num_attention_heads"])
-        q, k, v = (
-            self._linear(x, f"{name}attention.self.{part}").view(batch, length, heads, dim // heads).transpose(1, 2)
-            for part in ("query", "key", "value")
-        )
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).reshape(batch, length, dim)
-        x = self._norm(x + self._linear(mixed, name + "attention.output.dense"), name + "attention.output.LayerNorm")
-        inner = F.gelu(self._linear(x, name + "intermediate.dense"))
-        return self._norm(x + self._linear(inner, name + "output.dense"), name + "output.LayerNorm")
-
-    def _linear(self, x: Tensor, name: str) -> Tensor:
-        return F.linear(x, self._weights[name + ".weight"], self._weights[name + ".bias"])
-
-    def _norm(self, x: Tensor, name: str) -> Tensor:
-        w = self._weights
-        return F.layer_norm(x, x.shape[-1:], w[name + ".weight"], w[name + ".bias"], self._config["layer_norm_eps"])
-
-
-def has_fast_bf16() -> bool:
-    """Whether bfloat16 beats float32 here: only with AMX tiles; AVX512-BF16 alone measured slower than float32."""
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
+        return forward(self._config, self._weights, pad(rows)).float()
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -189,7 +154,7 @@ def _tokenizer(text: str) -> Tokenizer:
         raise ModelError(f"tokenizer.json of the embedder is damaged: {error}") from error
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _read_config(folder: Path) -> BertConfig:
     """The part of config.json that shapes the forward pass, checked to be one this module computes."""
     try:
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -203,8 +168,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
             raise ModelError(f"the embedder in {folder} has {key} {raw[key]!r}; only {value!r} is supported")
     if not pooling.get("pooling_mode_mean_tokens", True):
         raise ModelError(f"the embedder in {folder} does not pool by the mean of its tokens; use one that does")
-    keys = ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "layer_norm_eps")
-    missing = [key for key in keys if key not in raw]
+    names = BertConfig.__dataclass_fields__
+    missing = [name for name in names if name not in raw]
     if missing:
         raise ModelError(f"config.json of the embedder in {folder} lacks {', '.join(missing)}")
-    return {key: raw[key] for key in keys}
+    return BertConfig(**{name: raw[name] for name in names})

@@ -253,9 +253,14 @@ def batch_loss(batch: Sequence[EncodedRow], weights: Weights, adapter: Adapter, 
         mask[i, :, :, : lengths[i]] = True
         positions[i] = lengths[i] + torch.arange(longest)
     device = weights.device
-    worn = _in_dtype(adapter, weights.dtype)
+    cast_adapter = _in_dtype(adapter, weights.dtype)
     hidden = forward(
-        weights, ids.to(device), positions.to(device), ContextCache(keys, values), mask=mask.to(device), adapter=worn
+        weights,
+        ids.to(device),
+        positions.to(device),
+        ContextCache(keys, values),
+        mask=mask.to(device),
+        adapter=cast_adapter,
     )
     at = target.to(device) != -100
     scores = F.linear(hidden[at], weights.head).to(torch.float32)

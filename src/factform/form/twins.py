@@ -293,6 +293,7 @@ def _twin_passage(passage: Passage, swaps: Sequence[Swap]) -> Passage:
         sha256=sha256_text(text),
         title=_rewrite(chunk.title, swaps),
         heading=tuple(_rewrite(h, swaps) for h in chunk.heading),
+        pages=(),  # their offsets belong to the text before the swap
     )
     return replace(passage, chunk=made)
 

@@ -1,0 +1,89 @@
+"""A BERT encoder's forward pass over plain tensors: what the embedder and the evidence model share.
+
+Knows nothing of tokenizers, pooling or what the hidden states are for. `transformers` is not imported: its start-up
+costs more than a search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """The part of a config.json that shapes the forward pass."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    max_position_embeddings: int
+    layer_norm_eps: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Token rows of any lengths side by side, [rows, width]; `mask` is True on tokens, False on padding."""
+
+    ids: Tensor
+    mask: Tensor
+    types: Tensor | None = None
+
+
+def pad(rows: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None = None) -> Batch:
+    """`rows` padded on the right with zeros; `types` are their segment numbers, all 0 when not given."""
+    width = max(len(row) for row in rows)
+    ids = torch.zeros((len(rows), width), dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.bool)
+    segments = torch.zeros((len(rows), width), dtype=torch.long) if types is not None else None
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = torch.tensor(row)
+        mask[number, : len(row)] = True
+        if segments is not None and types is not None:
+            segments[number, : len(row)] = torch.tensor(types[number])
+    return Batch(ids, mask, segments)
+
+
+def forward(config: BertConfig, weights: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    """Last hidden states [rows, width, hidden] in the weights' dtype, differentiable in them.
+
+    Names are those of a Hugging Face BertModel without its pooler.
+    """
+    x = _embeddings(config, weights, batch)
+    bias = None if bool(batch.mask.all()) else batch.mask[:, None, None, :]
+    for layer in range(config.num_hidden_layers):
+        x = _layer(config, weights, x, bias, f"encoder.layer.{layer}.")
+    return x
+
+
+def _embeddings(config: BertConfig, w: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    kinds = w["embeddings.token_type_embeddings.weight"]
+    x = F.embedding(batch.ids, w["embeddings.word_embeddings.weight"])
+    x = x + w["embeddings.position_embeddings.weight"][: batch.ids.shape[1]]
+    x = x + (kinds[0] if batch.types is None else F.embedding(batch.types, kinds))
+    return _norm(config, w, x, "embeddings.LayerNorm")
+
+
+def _layer(config: BertConfig, w: Mapping[str, Tensor], x: Tensor, mask: Tensor | None, name: str) -> Tensor:
+    rows, width, dim = x.shape
+    heads = config.num_attention_heads
+    q, k, v = (
+        _linear(w, x, f"{name}attention.self.{part}").view(rows, width, heads, dim // heads).transpose(1, 2)
+        for part in ("query", "key", "value")
+    )
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).reshape(rows, width, dim)
+    x = _norm(config, w, x + _linear(w, mixed, name + "attention.output.dense"), name + "attention.output.LayerNorm")
+    inner = F.gelu(_linear(w, x, name + "intermediate.dense"))
+    return _norm(config, w, x + _linear(w, inner, name + "output.dense"), name + "output.LayerNorm")
+
+
+def _linear(w: Mapping[str, Tensor], x: Tensor, name: str) -> Tensor:
+    return F.linear(x, w[name + ".weight"], w[name + ".bias"])
+
+
+def _norm(config: BertConfig, w: Mapping[str, Tensor], x: Tensor, name: str) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], w[name + ".weight"], w[name + ".bias"], config.layer_norm_eps)
