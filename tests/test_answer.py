@@ -8,6 +8,7 @@ import pytest
 
 from factform.answer import (
     Ask,
+    EvidenceUse,
     Outcome,
     Parts,
     answer,
@@ -21,9 +22,9 @@ from factform.answer import (
 from factform.audit.record import AnswerRecord
 from factform.errors import RecordError
 from factform.ids import chunk_id, sha256_text
-from factform.model.prompt import PLAIN, PLAIN_INSTRUCTIONS
+from factform.model.prompt import PLAIN, PLAIN_INSTRUCTIONS, PLAIN_SPAN
 from factform.model.reader import Reader
-from factform.records import AdapterInfo, Behavior, Chunk, Generation, Hit, SearchResult
+from factform.records import AdapterInfo, Behavior, Chunk, Evidence, Generation, Hit, Proposal, SearchResult
 
 TEXTS = (
     "The monthly rent for unit 7 is 1,480 euros.",
@@ -165,3 +166,62 @@ def test_free_validity_of_a_random_model_is_false_and_recorded_nowhere(tiny: Rea
     bench = Bench(tiny, hits())
     assert free_validity(Ask("What is the rent?", max_tokens=100), bench.parts) is False
     assert bench.records == []
+
+
+def read_hits(*proposals: tuple[int, str, str]) -> tuple[Hit, ...]:
+    """The hits with evidence: for each (place, span, quote) a proposal, the first the best."""
+    found = []
+    for place, hit in enumerate(hits()):
+        made = []
+        for rank, (of, span, quote) in enumerate(proposals):
+            if of == place:
+                at = hit.chunk.text.index(quote)
+                start = at + quote.index(span)
+                made.append(Proposal(start, start + len(span), at, at + len(quote), -float(rank)))
+        found.append(replace(hit, evidence=Evidence(0.5, 0.5, tuple(made))))
+    return tuple(found)
+
+
+def weighed_bench(reader: Reader, found: tuple[Hit, ...], answerable: float) -> Bench:
+    bench = Bench(reader, found)
+    bench.parts = replace(
+        bench.parts, search=lambda question: SearchResult(found, {"total": 3.0, "evidence": 1.0}, answerable)
+    )
+    return bench
+
+
+USE = EvidenceUse(PLAIN_SPAN, proposals=1, refuse_below=0.4)
+
+
+def test_too_little_evidence_is_a_refusal_without_asking_the_model(tiny: Reader) -> None:
+    bench = weighed_bench(tiny, read_hits((0, "1,480 euros", TEXTS[0])), 0.39)
+    got = answer(Ask("What is the rent?", evidence=USE), bench.parts)
+    assert (got.status, got.completion_tokens) == ("not_in_documents", 0)
+    assert "probability 0.39, below 0.40" in got.reason
+    assert bench.records[0].generation == {"answerable": 0.39, "refuse_below": 0.4}
+    assert (got.ms["search"], got.ms["rerank"]) == (2.0, 1.0)
+
+
+def test_an_answer_is_one_of_the_spans_proposed(tiny: Reader) -> None:
+    bench = weighed_bench(tiny, read_hits((1, "18 months", TEXTS[1]), (0, "1,480 euros", TEXTS[0])), 0.4)
+    best = {"source": "doc-1", "quote": TEXTS[1], "answer": "18 months"}
+    second = {"source": "doc-0", "quote": TEXTS[0], "answer": "1,480 euros"}
+    for proposals, allowed in ((1, [best]), (2, [best, second])):
+        use = replace(USE, proposals=proposals)
+        got = answer(Ask("How often?", passages=2, max_tokens=300, evidence=use), bench.parts)
+        assert got.answer in allowed
+        assert (got.status, len(got.citations)) == ("answered", 1)
+        assert (got.prompt_tokens == 0) == (proposals == 1)  # one answer is no choice: the model is not asked
+
+
+def test_only_the_best_proposals_of_kept_hits_are_offered() -> None:
+    found = select(read_hits((2, "unit 9", TEXTS[2]), (0, "1,480 euros", TEXTS[0]), (1, "18 months", TEXTS[1])), 2)
+    first, second = as_passages(found, best_last=False, proposals=1)
+    assert [p.start for p in first.proposals or ()] == [TEXTS[0].index("1,480")]  # the best one was not kept
+    assert second.proposals == ()
+    assert all(p.proposals is None for p in as_passages(found, best_last=False))
+
+
+def test_without_facts_the_answer_is_no_span_of_anything(tiny: Reader) -> None:
+    assert Ask("?", evidence=USE).contract is PLAIN_SPAN
+    assert Ask("?", evidence=USE, facts=False).contract is PLAIN

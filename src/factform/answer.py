@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from factform.audit.record import AnswerRecord, candidates, generation_facts, prompt_digest, prompt_parts
 from factform.jsonvalue import value_at, with_value_at
-from factform.model.grammar import Constraint
+from factform.model.grammar import Constraint, sole_answer
 from factform.model.prompt import (
     PLAIN,
     PLAIN_INSTRUCTIONS,
@@ -34,6 +34,7 @@ from factform.records import (
     Mode,
     Passage,
     Prompt,
+    Proposal,
     SearchResult,
 )
 
@@ -77,6 +78,21 @@ class Parts:
 
 
 @dataclass(frozen=True)
+class EvidenceUse:
+    """What is made of the hits' evidence: only the best `proposals` over all passages may be quoted (0: any words), and
+    below a probability of `refuse_below` that the passages hold the answer nothing is written. `plain` is the contract
+    of a question without a behavior.
+    """
+
+    plain: Contract = PLAIN
+    proposals: int = 0
+    refuse_below: float = 0.0
+
+
+NO_EVIDENCE = EvidenceUse()
+
+
+@dataclass(frozen=True)
 class Ask:
     """One question and how it is to be answered.
 
@@ -91,10 +107,13 @@ class Ask:
     passages: int = 4
     max_tokens: int = 160
     principal: str | None = None
+    evidence: EvidenceUse = NO_EVIDENCE
 
     @property
     def contract(self) -> Contract:
-        return self.behavior.contract if self.behavior else PLAIN
+        if self.behavior:
+            return self.behavior.contract
+        return self.evidence.plain if self.facts else PLAIN
 
 
 @dataclass(frozen=True)
@@ -105,6 +124,7 @@ class Given:
     passages: tuple[Passage, ...]
     prompt: Prompt
     search_ms: Mapping[str, float]
+    answerable: float | None = None
 
 
 @dataclass(frozen=True)
@@ -124,8 +144,10 @@ def answer(ask: Ask, parts: Parts) -> Answer:
     started = time.perf_counter()
     given = prepare(ask, parts)
     before_model = time.perf_counter()
-    written = write(ask, given, parts.model) if given.passages or not ask.facts else None
-    outcome = read_output(written, ask.contract) if written else NOTHING_FOUND
+    outcome, written = refused_before(ask, given), None
+    if outcome is None:
+        written = write(ask, given, parts.model)
+        outcome = read_output(written, ask.contract)
     outcome, citations = cite(outcome, ask.contract, given.passages, given.hits, parts.verify)
     ms = timings(started, before_model, given.search_ms, written)
     record = make_record(ask, parts, given, written, outcome, citations, ms)
@@ -136,11 +158,22 @@ def prepare(ask: Ask, parts: Parts) -> Given:
     """Search, select, lay out the passages, render the prompt. Without facts nothing is searched."""
     found = parts.search(ask.question) if ask.facts else SearchResult((), {})
     hits = select(found.hits, ask.passages)
-    passages = as_passages(hits, best_last=ask.adapter is not None)
-    return Given(hits, passages, make_prompt(ask, passages, parts.model.chat), found.ms)
+    passages = as_passages(hits, best_last=ask.adapter is not None, proposals=ask.evidence.proposals)
+    return Given(hits, passages, make_prompt(ask, passages, parts.model.chat), found.ms, found.answerable)
 
 
 NOTHING_FOUND = Outcome("not_in_documents", "no document matched the question", dict(REFUSAL))
+
+
+def refused_before(ask: Ask, given: Given) -> Outcome | None:
+    """The refusal where it is clear before anything is written: nothing found, or too little evidence in it."""
+    if ask.facts and not given.passages:
+        return NOTHING_FOUND
+    limit = ask.evidence.refuse_below
+    if given.answerable is not None and given.answerable < limit:
+        reason = f"the passages hold the answer with probability {given.answerable:.2f}, below {limit:.2f}"
+        return Outcome("not_in_documents", reason, dict(REFUSAL))
+    return None
 
 
 def select(hits: Sequence[Hit], passages: int) -> tuple[Hit, ...]:
@@ -153,14 +186,26 @@ def select(hits: Sequence[Hit], passages: int) -> tuple[Hit, ...]:
     )
 
 
-def as_passages(hits: Sequence[Hit], *, best_last: bool) -> tuple[Passage, ...]:
-    """Kept hits under labels "1", "2", … in reading order.
+def as_passages(hits: Sequence[Hit], *, best_last: bool, proposals: int = 0) -> tuple[Passage, ...]:
+    """Kept hits under labels "1", "2", … in reading order, each with its share of the best `proposals`.
 
     An adapter is trained with the best passage last, next to the question. A model that is only prompted reads them in
     order of rank: it leans on the first label (docs/log.md).
     """
     kept = [hit for hit in hits if hit.kept]
-    return tuple(Passage(str(i), hit.chunk) for i, hit in enumerate(reversed(kept) if best_last else kept, 1))
+    offered = best_proposals(kept, proposals)
+    ordered = reversed(kept) if best_last else kept
+    return tuple(
+        Passage(str(i), hit.chunk, offered.get(hit.chunk.id, ()) if offered else None)
+        for i, hit in enumerate(ordered, 1)
+    )
+
+
+def best_proposals(kept: Sequence[Hit], n: int) -> dict[str, tuple[Proposal, ...]]:
+    """The `n` best proposals over all kept hits, by chunk id; none where no evidence was read."""
+    found = [(p, hit.chunk.id) for hit in kept if hit.evidence for p in hit.evidence.proposals]
+    best = sorted(found, key=lambda each: (-each[0].score, each[1], each[0].start))[:n]
+    return {chunk: tuple(p for p, of in best if of == chunk) for chunk in {of for _, of in best}}
 
 
 def make_prompt(ask: Ask, passages: Sequence[Passage], chat: ChatFormat) -> Prompt:
@@ -176,12 +221,18 @@ def make_prompt(ask: Ask, passages: Sequence[Passage], chat: ChatFormat) -> Prom
 
 
 def write(ask: Ask, given: Given, model: LanguageModel, *, masked: bool = True) -> Generation:
-    """The model's text under the contract's grammar (or, not `masked`, its free text watched against the contract)."""
+    """The model's text under the contract's grammar (or, not `masked`, its free text watched against the contract).
+
+    Where the evidence leaves one answer only, the model is not asked: it could write nothing else.
+    """
+    constraint = Constraint(ask.contract, given.passages)
+    if masked and (text := sole_answer(constraint)) is not None:
+        return Generation(text, 0, 0, "end", 0, {"first_token": 0.0, "total": 0.0})
     return model.generate(
         given.prompt,
         adapter=ask.adapter.name if ask.adapter else None,
         mode=ask.mode,
-        constraint=Constraint(ask.contract, given.passages),
+        constraint=constraint,
         masked=masked,
         max_tokens=ask.max_tokens,
     )
@@ -250,9 +301,9 @@ def _citation(hit: Hit, place: int, quote: str, verify: Callable[[Hit, int, int,
 def timings(
     started: float, before_model: float, search_ms: Mapping[str, float], written: Generation | None
 ) -> dict[str, float]:
-    """Milliseconds: search without rerank, rerank, question in to first token, question in to checked answer."""
+    """Milliseconds: search; rerank, reading evidence included; question in to first token; to checked answer."""
     now = time.perf_counter()
-    rerank = search_ms.get("rerank", 0.0)
+    rerank = search_ms.get("rerank", 0.0) + search_ms.get("evidence", 0.0)
     until_model = (before_model - started) * 1e3
     first = until_model + (written.ms["first_token"] if written else 0.0)
     return {
@@ -287,13 +338,20 @@ def make_record(
         prompt_sha256=prompt_digest(given.prompt),
         prompt=prompt_parts(given.prompt, given.passages, parts.keep_prompt),
         output=written.text if written else "",
-        generation=generation_facts(written) if written else {},
+        generation={**(generation_facts(written) if written else {}), **evidence_facts(ask, given)},
         ms=ms,
         candidates=candidates(given.hits),
         documents=tuple({"document": d, "version": v, "sha256": parts.digest_of(d, v)} for d, v in versions),
         citations=citations,
         principal=ask.principal,
     )
+
+
+def evidence_facts(ask: Ask, given: Given) -> dict[str, float]:
+    """How likely the passages hold the answer, and the limit it was held against; nothing where nobody looked."""
+    if given.answerable is None:
+        return {}
+    return {"answerable": given.answerable, "refuse_below": ask.evidence.refuse_below}
 
 
 def release(ask: Ask, parts: Parts, record: AnswerRecord, written: Generation | None, record_id: str) -> Answer:

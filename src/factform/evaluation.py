@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from factform.answer import Ask, Parts, answer, free_validity
+from factform.answer import NO_EVIDENCE, Ask, EvidenceUse, Parts, answer, free_validity
 from factform.errors import CaseError
 from factform.measure.evaluate import Observation
 from factform.records import AdapterInfo, Answer, Behavior, Case, Mode
@@ -28,6 +28,7 @@ class ArmSettings:
     max_tokens: int
     tuned_mode: Mode = "reuse"
     check_free: bool = True
+    evidence: EvidenceUse = NO_EVIDENCE
 
 
 def make_arms(names: Sequence[str], settings: ArmSettings, parts: Parts) -> dict[str, Callable[[Case], Observation]]:
@@ -55,6 +56,7 @@ def _arm(settings: ArmSettings, parts: Parts, *, tuned: bool, facts: bool) -> Ca
             passages=settings.passages,
             max_tokens=settings.max_tokens,
             principal="evaluate",
+            evidence=settings.evidence,
         )
         started = time.perf_counter()
         got = answer(ask, parts)

@@ -21,8 +21,9 @@ from factform.settings import FILE, STATE, TEMPLATE, Settings, load_settings
 from factform.sources import find_files, read_files, read_jsonl
 
 if TYPE_CHECKING:
-    from factform.answer import LanguageModel, Parts
+    from factform.answer import EvidenceUse, LanguageModel, Parts
     from factform.audit.log import AuditLog
+    from factform.facts.evidence import EvidenceModel
     from factform.facts.store import DataLayer
     from factform.form.gate import Verdict
     from factform.measure.evaluate import AnswersReport
@@ -128,8 +129,21 @@ class Project:
             model=name,
             digest=files.digest,
             dtype=None if dtype == "auto" else getattr(torch, dtype),
+            int8_decode=self.settings.model.decode == "int8",
             kv_budget=self.settings.model.kv_budget_mb << 20,
         )
+
+    @cached_property
+    def evidence(self) -> EvidenceModel | None:
+        """The model that reads passages before one that writes does; None where `answer.evidence` is "off"."""
+        from factform.facts.evidence import SHIPPED, EvidenceModel
+        from factform.model.fetch import DEFAULT_EMBEDDER, fetch_model
+
+        name = self.settings.answer.evidence
+        if name == "off":
+            return None
+        folder = SHIPPED if name == "default" else self.folder / name
+        return EvidenceModel.open(folder, fetch_model(DEFAULT_EMBEDDER, progress=self._fetching).folder)
 
     @cached_property
     def audit(self) -> AuditLog:
@@ -210,6 +224,7 @@ class Project:
             passages=form.passages if form else self.settings.facts.passages,
             max_tokens=form.max_tokens if form else self.settings.answer.max_tokens,
             principal=principal,
+            evidence=self._evidence_use(),
         )
         return answer(ask, self.parts())
 
@@ -218,7 +233,7 @@ class Project:
         from factform.answer import Parts
 
         return Parts(
-            search=lambda question: self.facts.search(question, k=CANDIDATES),
+            search=self._search_and_weigh,
             verify=lambda hit, start, end, quote: self.facts.verify_span(
                 hit.chunk.document,
                 hit.chunk.version,
@@ -411,6 +426,7 @@ class Project:
             max_tokens=behavior.max_tokens if behavior else self.settings.answer.max_tokens,
             tuned_mode="exact" if self.settings.model.url else "reuse",
             check_free=check_free,
+            evidence=self._evidence_use(),
         )
         if adapter:
             self._load_adapter(adapter)
@@ -459,6 +475,25 @@ class Project:
         if not found:
             raise RegistryError(f"behavior {name!r} has no adapter yet: run `factform tune {name}`")
         return max(found, key=lambda info: (info.created, info.digest))
+
+    def _search_and_weigh(self, question: str) -> SearchResult:
+        """What the answer flow chooses passages from: the retriever's hits, in the order of their evidence if read."""
+        found = self.facts.search(question, k=CANDIDATES)
+        return self.evidence.weigh(question, found) if self.evidence else found
+
+    def _evidence_use(self) -> EvidenceUse:
+        from factform.answer import NO_EVIDENCE, EvidenceUse
+        from factform.model.prompt import PLAIN, PLAIN_SPAN
+
+        if self.evidence is None:
+            return NO_EVIDENCE
+        section = self.settings.answer
+        return EvidenceUse(
+            # A server keeps to a JSON Schema, which cannot say that an answer is words of its quote.
+            plain=PLAIN if self.settings.model.url or not section.proposals else PLAIN_SPAN,
+            proposals=section.proposals,
+            refuse_below=self.evidence.calibration.refuse_below if section.refuse_below < 0 else section.refuse_below,
+        )
 
     def _retrieve(self, question: str) -> list[Chunk]:
         return [hit.chunk for hit in self.facts.search(question, k=CANDIDATES).hits]

@@ -114,10 +114,35 @@ class Receipt:
 
 
 @dataclass(frozen=True)
+class Proposal:
+    """A span that may answer a question and the sentence or table row it stands in, as a quote that supports it.
+
+    All places are characters of the passage's text. `score` is on one scale for all proposals of one question.
+    """
+
+    start: int
+    end: int
+    quote_start: int
+    quote_end: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an evidence model reads in one passage: the probabilities that it answers the question and that it is about
+    it, and the likeliest answers in it, best first."""
+
+    answers: float
+    relevant: float
+    proposals: tuple[Proposal, ...]
+
+
+@dataclass(frozen=True)
 class Hit:
     """A chunk found for a question. `scores` holds each stage's score by name; `score` is the deciding one.
 
-    `kept` says whether it was given to the model, `reason` why or why not.
+    `kept` says whether it was given to the model, `reason` why or why not. `evidence` is what an evidence model read in
+    it, where one did.
     """
 
     rank: int
@@ -126,22 +151,31 @@ class Hit:
     scores: Mapping[str, float]
     kept: bool = True
     reason: str = ""
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Hits best first. `ms` are milliseconds by stage: embed, search, rerank, total."""
+    """Hits best first. `ms` are milliseconds by stage: embed, search, rerank, evidence (where it was read), total.
+
+    `answerable` is the probability that the hits hold the answer, where an evidence model read them.
+    """
 
     hits: tuple[Hit, ...]
     ms: Mapping[str, float]
+    answerable: float | None = None
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A chunk given to the model under a label ("1", "2", …) that is unique in one prompt."""
+    """A chunk given to the model under a label ("1", "2", …) that is unique in one prompt.
+
+    With `proposals` only their quotes may be quoted from it (none: nothing may); None leaves any run of its words.
+    """
 
     label: str
     chunk: Chunk
+    proposals: tuple[Proposal, ...] | None = None
 
 
 # --- model ----------------------------------------------------------------------------------
@@ -176,6 +210,7 @@ class Generation:
     tokens it chose freely. `ms` holds first_token and total. `forced` counts tokens the grammar left no choice in.
     `violations` counts those interventions where the model's own choice could not have become any answer in contract:
     the rest only kept a quote to the passages' words. `drafted` counts tokens read ahead from a passage that stood.
+    `precision` is what it was computed in, where the model tells ("float32+int8": read in full, written in 8 bit).
     """
 
     text: str
@@ -189,6 +224,7 @@ class Generation:
     reused_tokens: int = 0
     violations: int | None = None
     drafted: int = 0
+    precision: str = ""
 
 
 # --- behaviour ------------------------------------------------------------------------------
@@ -215,14 +251,16 @@ class Contract:
     """The form of an answer: a JSON Schema and where in it quotes and sources stand.
 
     `quote_paths` and `source_paths` are tuples of property names, marked in the schema by `"x-factform": "quote"`
-    and `"x-factform": "source"`; the n-th quote belongs to the n-th source. With `refusal`, the one other thing
-    an answer may be is `{"status": "not_in_documents"}`.
+    and `"x-factform": "source"`; the n-th quote belongs to the n-th source. So does the n-th of `span_paths`, marked
+    `"span"`: words of the passage its quote is from. With `refusal`, the one other thing an answer may be is
+    `{"status": "not_in_documents"}`.
     """
 
     schema: Mapping[str, Any]
     quote_paths: tuple[tuple[str, ...], ...] = ()
     source_paths: tuple[tuple[str, ...], ...] = ()
     refusal: bool = True
+    span_paths: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,16 @@ _STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
 class ModelSettings(BaseModel):
-    """Which models: a name the project knows, a Hugging Face id, a folder; or a URL for the language model."""
+    """Which models: a name the project knows, a Hugging Face id, a folder; or a URL for the language model.
+
+    `decode`: "int8" writes answers with the weights in 8 bit on a CPU, "full" in `dtype` as they are read.
+    """
 
     model_config = _STRICT
     language: str = "smollm2-135m"
     embedder: str = "minilm-l6"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    decode: Literal["int8", "full"] = "int8"
     kv_budget_mb: int = Field(default=1024, ge=16)
     url: str = ""
     api_key_env: str = ""
@@ -44,11 +48,19 @@ class FactsSettings(BaseModel):
 
 
 class AnswerSettings(BaseModel):
-    """How plain questions are answered and what a record keeps."""
+    """How plain questions are answered and what a record keeps.
+
+    `evidence` names the model that reads the passages first: "default", "off" or a folder. It refuses below a
+    probability of `refuse_below` that they hold the answer (-1: what its card says), and its best `proposals` are what
+    may be quoted.
+    """
 
     model_config = _STRICT
     max_tokens: int = Field(default=160, ge=8)
     keep_prompt: bool = True
+    evidence: str = "off"
+    refuse_below: float = Field(default=-1.0, ge=-1, le=1)
+    proposals: int = Field(default=3, ge=0, le=30)
 
 
 class TrainSection(BaseModel):

@@ -118,4 +118,5 @@ def generation_facts(generation: Generation) -> dict[str, Any]:
         "stop": generation.stop,
         "interventions": generation.interventions,
         "logprob": generation.logprob,
+        "precision": generation.precision,
     }

@@ -1,17 +1,21 @@
-"""A BERT encoder's forward pass over plain tensors: what the embedder and the evidence model share.
+"""A BERT encoder's config and forward pass over plain tensors: what the embedder and the evidence model share.
 
-Knows nothing of tokenizers, pooling or what the hidden states are for. `transformers` is not imported: its start-up
+Knows nothing of tokenizers or what the hidden states are for. `transformers` is not imported: its start-up
 costs more than a search.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from factform.errors import ModelError
 
 
 @dataclass(frozen=True)
@@ -87,3 +91,24 @@ def _linear(w: Mapping[str, Tensor], x: Tensor, name: str) -> Tensor:
 
 def _norm(config: BertConfig, w: Mapping[str, Tensor], x: Tensor, name: str) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], w[name + ".weight"], w[name + ".bias"], config.layer_norm_eps)
+
+
+def read_bert_config(folder: Path) -> BertConfig:
+    """The part of config.json that shapes the forward pass, checked to be one this module computes."""
+    try:
+        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        pooling_file = folder / "1_Pooling" / "config.json"
+        pooling = json.loads(pooling_file.read_text(encoding="utf-8")) if pooling_file.exists() else {}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the embedder in {folder} cannot be read: {error}; fetch it again") from error
+    wanted = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
+    for key, value in wanted.items():
+        if raw.get(key, value) != value:
+            raise ModelError(f"the embedder in {folder} has {key} {raw[key]!r}; only {value!r} is supported")
+    if not pooling.get("pooling_mode_mean_tokens", True):
+        raise ModelError(f"the embedder in {folder} does not pool by the mean of its tokens; use one that does")
+    names = BertConfig.__dataclass_fields__
+    missing = [name for name in names if name not in raw]
+    if missing:
+        raise ModelError(f"config.json of the embedder in {folder} lacks {', '.join(missing)}")
+    return BertConfig(**{name: raw[name] for name in names})

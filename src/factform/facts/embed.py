@@ -5,7 +5,6 @@ Knows nothing of stores, chunks or scores.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +20,7 @@ from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from factform.errors import ModelError
-from factform.facts.bert import BertConfig, forward, pad
+from factform.facts.bert import BertConfig, forward, pad, read_bert_config
 from factform.hardware import has_fast_bf16
 from factform.ids import sha256_file, sha256_json, sha256_text
 
@@ -73,7 +72,7 @@ class Embedder:
     @classmethod
     def open(cls, folder: Path) -> Embedder:
         """Read a folder with config.json, model.safetensors and tokenizer.json. Raises ModelError."""
-        config = _read_config(folder)
+        config = read_bert_config(folder)
         try:
             weights = load_file(folder / "model.safetensors")
             tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
@@ -152,24 +151,3 @@ def _tokenizer(text: str) -> Tokenizer:
         return Tokenizer.from_str(text)
     except Exception as error:  # tokenizers raises bare Exception
         raise ModelError(f"tokenizer.json of the embedder is damaged: {error}") from error
-
-
-def _read_config(folder: Path) -> BertConfig:
-    """The part of config.json that shapes the forward pass, checked to be one this module computes."""
-    try:
-        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        pooling_file = folder / "1_Pooling" / "config.json"
-        pooling = json.loads(pooling_file.read_text(encoding="utf-8")) if pooling_file.exists() else {}
-    except (OSError, ValueError) as error:
-        raise ModelError(f"the embedder in {folder} cannot be read: {error}; fetch it again") from error
-    wanted = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
-    for key, value in wanted.items():
-        if raw.get(key, value) != value:
-            raise ModelError(f"the embedder in {folder} has {key} {raw[key]!r}; only {value!r} is supported")
-    if not pooling.get("pooling_mode_mean_tokens", True):
-        raise ModelError(f"the embedder in {folder} does not pool by the mean of its tokens; use one that does")
-    names = BertConfig.__dataclass_fields__
-    missing = [name for name in names if name not in raw]
-    if missing:
-        raise ModelError(f"config.json of the embedder in {folder} lacks {', '.join(missing)}")
-    return BertConfig(**{name: raw[name] for name in names})

@@ -24,6 +24,7 @@ from factform.model.schema import (
     STRICT,
     Path,
     closed,
+    dump_answer,
     grammar_schema,
     json_text,
     pointer,
@@ -53,6 +54,18 @@ class Constraint:
     passages: tuple[Passage, ...] = ()
 
 
+@dataclass(frozen=True)
+class Quotable:
+    """What may be quoted under a label: any run of words of `text` or, with `spans`, exactly `text`.
+
+    `spans` are the words of it that a field marked "span" may hold; without them it holds any run of words of `text`.
+    """
+
+    label: str
+    text: str
+    spans: tuple[str, ...] = ()
+
+
 # --- building the grammar -------------------------------------------------------------------
 
 
@@ -61,27 +74,60 @@ def compile_grammar(
 ) -> CompiledGrammar:
     """The grammar of all answers in `contract` that quote from `passages`, pairs of (label, text).
 
-    The n-th quote and the n-th source belong to one passage. Without passages both are the empty string. Raises
-    GrammarError when labels repeat or the schema cannot be made a grammar (`check_contract` says why, field by field).
+    The n-th quote, the n-th source and the n-th span belong to one passage. Without passages they are the empty string.
+    Raises GrammarError when labels repeat or the schema cannot be made a grammar (`check_contract` says why, field by
+    field).
     """
     labels = [label for label, _ in passages]
     if len(set(labels)) != len(labels):
         raise GrammarError(f"labels of passages must differ, found {', '.join(labels)}")
-    quotable = tuple((label, text) for label, text in passages if any(not piece.isspace() for piece in _pieces(text)))
-    count = max(len(contract.quote_paths), len(contract.source_paths))
-    pairs = tuple(
-        tuple(paths[i] for paths in (contract.quote_paths, contract.source_paths) if i < len(paths))
-        for i in range(count)
+    return _compile(contract, [Quotable(label, text) for label, text in passages], tokenizer)
+
+
+def compile_constraint(constraint: Constraint, tokenizer: GrammarTokenizer) -> CompiledGrammar:
+    """The grammar for a constraint's passages; where evidence was proposed, its quotes are all that may be quoted."""
+    if all(p.proposals is None for p in constraint.passages):
+        return compile_grammar(constraint.contract, [(p.label, p.chunk.text) for p in constraint.passages], tokenizer)
+    return _compile(constraint.contract, [q for p in constraint.passages for q in proposed(p)], tokenizer)
+
+
+def proposed(passage: Passage) -> list[Quotable]:
+    """The quotes proposed for a passage, each once, with its spans; the best first."""
+    spans: dict[str, list[str]] = {}
+    text = passage.chunk.text
+    for proposal in passage.proposals or ():
+        begin, end = align_quote(text, proposal.quote_start, proposal.quote_end)
+        found = spans.setdefault(text[begin:end], [])
+        if text[proposal.start : proposal.end] not in found:
+            found.append(text[proposal.start : proposal.end])
+    return [Quotable(passage.label, quote, tuple(found)) for quote, found in spans.items()]
+
+
+def sole_answer(constraint: Constraint) -> str | None:
+    """The one text a constraint lets through, where one proposal has filled every field; else None."""
+    contract = constraint.contract
+    paths = (*contract.quote_paths, *contract.source_paths, *contract.span_paths)
+    found = [q for p in constraint.passages if p.proposals for q in proposed(p)]
+    full = {(name,) for name in contract.schema["properties"]} == set(paths)
+    if contract.refusal or not full or len(found) != 1 or len(found[0].spans) != 1:
+        return None
+    (only,) = found
+    marks = (
+        (contract.quote_paths, only.text),
+        (contract.source_paths, only.label),
+        (contract.span_paths, only.spans[0]),
     )
+    return dump_answer({path[0]: value for group, value in marks for path in group}, contract)
+
+
+def _compile(contract: Contract, given: Sequence[Quotable], tokenizer: GrammarTokenizer) -> CompiledGrammar:
+    quotable = tuple(each for each in given if any(not piece.isspace() for piece in _pieces(each.text)))
+    groups = (contract.quote_paths, contract.source_paths, contract.span_paths)
+    pairs = tuple(tuple(paths[i] for paths in groups if i < len(paths)) for i in range(max(map(len, groups))))
     builder = _Builder(contract, pairs, quotable)
     answer = _value(builder, closed(contract.schema), (), frozenset())
     start = f"start: {answer}" + (f" | {_refusal_rule()}" if contract.refusal else "")
     return compile_lark("\n".join([start, *builder.rules.values(), ""]), tokenizer)
-
-
-def compile_constraint(constraint: Constraint, tokenizer: GrammarTokenizer) -> CompiledGrammar:
-    """`compile_grammar` for the passages of a constraint."""
-    return compile_grammar(constraint.contract, [(p.label, p.chunk.text) for p in constraint.passages], tokenizer)
 
 
 def _refusal_rule() -> str:
@@ -91,7 +137,7 @@ def _refusal_rule() -> str:
 
 
 Chosen = frozenset[tuple[int, int]]
-"""Which passage (second) each open quote-source pair (first) has been bound to."""
+"""Which quotable (second) each open group of quote, source and span (first) has been bound to."""
 
 
 @dataclass
@@ -100,8 +146,11 @@ class _Builder:
 
     contract: Contract
     pairs: tuple[tuple[Path, ...], ...]
-    passages: tuple[tuple[str, str], ...]
+    passages: tuple[Quotable, ...]
     rules: dict[Any, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.marked = frozenset(path for paths in self.pairs for path in paths)
 
     def rule(self, key: Any, prefix: str) -> tuple[str, bool]:
         """The name for `key`, and whether its rule is still to be written."""
@@ -113,11 +162,10 @@ class _Builder:
 
 def _value(builder: _Builder, schema: Mapping[str, Any], path: Path, chosen: Chosen) -> str:
     """An expression for the value at `path`."""
-    contract = builder.contract
-    if path in contract.quote_paths or path in contract.source_paths:
+    if path in builder.marked:
         return _marked_value(builder, path, chosen)
     # the root is always taken apart, so that it and the refusal begin with the same literals
-    if path and not any(p[: len(path)] == path for p in (*contract.quote_paths, *contract.source_paths)):
+    if path and not any(p[: len(path)] == path for p in builder.marked):
         return _leaf(builder, schema, STRICT)
     if "properties" not in schema:
         raise GrammarError(f"{pointer(path)} must be an object with properties to hold a quote or source")
@@ -151,11 +199,11 @@ def _members(
 
 
 def _choices(builder: _Builder, here: Path, chosen: Chosen) -> list[Chosen]:
-    """Bind each pair that has one of its two fields under `here` to a passage, in every possible way."""
+    """Bind each group that has some but not all of its fields under `here` to a quotable, in every possible way."""
     choices = [chosen]
     for pair, paths in enumerate(builder.pairs):
         under = [p[: len(here)] == here for p in paths]
-        if builder.passages and len(paths) == 2 and any(under) and not all(under) and pair not in dict(chosen):
+        if builder.passages and any(under) and not all(under) and pair not in dict(chosen):
             choices = [choice | {(pair, k)} for choice in choices for k in range(len(builder.passages))]
     return choices
 
@@ -176,17 +224,34 @@ def _marked_value(builder: _Builder, path: Path, chosen: Chosen) -> str:
     bound = dict(chosen).get(pair)
     among = range(len(builder.passages)) if bound is None else [bound]
     if path in builder.contract.source_paths:
-        texts = [_literal(json_text(builder.passages[k][0])) for k in among]
-        return f"({' | '.join(texts)})"
-    return f'"\\"" ({" | ".join(_quote(builder, k) for k in among)}) "\\""'
+        texts = [_literal(json_text(builder.passages[k].label)) for k in among]
+        return f"({' | '.join(dict.fromkeys(texts))})"
+    make = _span if path in builder.contract.span_paths else _quote
+    return f'"\\"" ({" | ".join(dict.fromkeys(make(builder, k) for k in among))}) "\\""'
 
 
 def _quote(builder: _Builder, k: int) -> str:
-    """The terminal for quotes of passage `k`, without the quotation marks."""
+    """The terminal for quotes of quotable `k`, without the quotation marks."""
+    given = builder.passages[k]
+    return _inner_literal(given.text) if given.spans else _run_of_words(builder, k)
+
+
+def _span(builder: _Builder, k: int) -> str:
+    """The terminals for spans of quotable `k`, without the quotation marks."""
+    given = builder.passages[k]
+    return " | ".join(map(_inner_literal, given.spans)) if given.spans else _run_of_words(builder, k)
+
+
+def _inner_literal(text: str) -> str:
+    """What stands between the quotation marks of a JSON string, as a Lark literal."""
+    return _literal(json_text(text)[1:-1])
+
+
+def _run_of_words(builder: _Builder, k: int) -> str:
     name, new = builder.rule(("quote", k), "QUOTE")
     if new:
         # a lone surrogate can be in a Python string but in no UTF-8 text: quotes end before it
-        runs = [_pieces(run) for run in re.split("[\ud800-\udfff]+", builder.passages[k][1]) if run]
+        runs = [_pieces(run) for run in re.split("[\ud800-\udfff]+", builder.passages[k].text) if run]
         chunks = [[json_text(piece)[1:-1] for piece in pieces] for pieces in runs]
         regexes = [f"%regex {json.dumps({'substring_chunks': c}, ensure_ascii=False)}" for c in chunks]
         names = [f"{name}_{i}" for i in range(len(regexes))]

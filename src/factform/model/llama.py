@@ -19,6 +19,7 @@ from torch import Tensor
 
 from factform.errors import ModelError
 from factform.model.lora import Adapter, add_low_rank, merge
+from factform.model.quantize import Int8, product, quantize
 
 FAMILIES = ("llama", "mistral", "qwen2")
 """`model_type`s whose layers are exactly those below. Anything else is refused by name, never guessed."""
@@ -55,8 +56,21 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class SmallLayer:
+    """The matrices of a layer in 8 bit."""
+
+    qkv: Int8
+    out: Int8
+    gate_up: Int8
+    down: Int8
+
+
+@dataclass(frozen=True)
 class Weights:
-    """A whole model. `frequencies` [D / 2] are RoPE's inverse frequencies in fp32."""
+    """A whole model. `frequencies` [D / 2] are RoPE's inverse frequencies in fp32.
+
+    `small` and `small_head` are copies in 8 bit, for writing.
+    """
 
     config: Config
     embedding: Tensor  # [V, N]
@@ -64,6 +78,8 @@ class Weights:
     norm: Tensor  # [N]
     head: Tensor  # [V, N]
     frequencies: Tensor
+    small: tuple[SmallLayer, ...] | None = None
+    small_head: Int8 | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -150,33 +166,37 @@ def forward(
     mask: Tensor | None = None,
     adapter: Adapter | None = None,
     keep_keys: list[tuple[Tensor, Tensor]] | None = None,
+    int8: bool = False,
 ) -> Tensor:
     """Hidden states [B, T, N] after the last norm, for `tokens` [B, T] standing at `positions` [B, T] or [T].
 
     `mask` is bool [B or 1, 1, T, C + T], True where attention may look; None means causal behind everything cached.
     `keep_keys` receives, a layer each, the keys before rotation and the values: what a position-free store keeps.
+    `int8` takes the matrices' 8-bit copies where there are any.
     """
     hidden = F.embedding(tokens, weights.embedding)
     cos, sin = rotation(weights, positions)
     if cos.dim() == 3:
         cos, sin = cos[:, None], sin[:, None]
     for index, layer in enumerate(weights.layers):
+        small = weights.small[index] if weights.small and int8 else None
         normed = F.rms_norm(hidden, (weights.config.hidden,), layer.attention_norm, weights.config.eps)
-        mixed = _attend(weights, index, normed, cos, sin, cache, mask, adapter, keep_keys)
+        mixed = _attend(weights, index, small, normed, cos, sin, cache, mask, adapter, keep_keys)
         hidden = hidden + mixed
         normed = F.rms_norm(hidden, (weights.config.hidden,), layer.mlp_norm, weights.config.eps)
-        hidden = hidden + _mlp(layer, index, normed, adapter)
+        hidden = hidden + _mlp(layer, index, small, normed, adapter)
     return F.rms_norm(hidden, (weights.config.hidden,), weights.norm, weights.config.eps)
 
 
-def logits(weights: Weights, hidden: Tensor) -> Tensor:
+def logits(weights: Weights, hidden: Tensor, *, int8: bool = False) -> Tensor:
     """Scores [..., V] over the vocabulary in fp32."""
-    return F.linear(hidden, weights.head).to(torch.float32)
+    return product(hidden, weights.head, weights.small_head if int8 else None).to(torch.float32)
 
 
 def _attend(
     weights: Weights,
     index: int,
+    small: SmallLayer | None,
     x: Tensor,
     cos: Tensor,
     sin: Tensor,
@@ -188,7 +208,7 @@ def _attend(
     config, layer = weights.config, weights.layers[index]
     rows, new, _ = x.shape
     heads, groups, size = config.heads, config.kv_heads, config.head_dim
-    qkv = F.linear(x, layer.qkv, layer.qkv_bias)
+    qkv = product(x, layer.qkv, small.qkv if small else None, layer.qkv_bias)
     if adapter is not None:
         qkv = add_low_rank(qkv, x, adapter.layers[index], ("q", "k", "v"))
     qkv = qkv.view(rows, new, heads + 2 * groups, size).transpose(1, 2)
@@ -202,7 +222,7 @@ def _attend(
     seen = _mask_for(mask, shared, new, keys.shape[2], x.device)
     out = F.scaled_dot_product_attention(query, keys, values, attn_mask=seen)
     out = out.view(rows, heads, new, size).transpose(1, 2).reshape(rows, new, heads * size)
-    mixed = F.linear(out, layer.out)
+    mixed = product(out, layer.out, small.out if small else None)
     return mixed if adapter is None else add_low_rank(mixed, out, adapter.layers[index], ("o",))
 
 
@@ -215,13 +235,13 @@ def _mask_for(mask: Tensor | None, shared: int, new: int, total: int, device: to
     return mask.repeat(1, 1, shared, 1)
 
 
-def _mlp(layer: Layer, index: int, x: Tensor, adapter: Adapter | None) -> Tensor:
-    gate_up = F.linear(x, layer.gate_up)
+def _mlp(layer: Layer, index: int, small: SmallLayer | None, x: Tensor, adapter: Adapter | None) -> Tensor:
+    gate_up = product(x, layer.gate_up, small.gate_up if small else None)
     if adapter is not None:
         gate_up = add_low_rank(gate_up, x, adapter.layers[index], ("gate", "up"))
     gate, up = gate_up.chunk(2, -1)
     inner = F.silu(gate) * up
-    out = F.linear(inner, layer.down)
+    out = product(inner, layer.down, small.down if small else None)
     return out if adapter is None else add_low_rank(out, inner, adapter.layers[index], ("down",))
 
 
@@ -229,6 +249,7 @@ def merged(weights: Weights, adapter: Adapter) -> Weights:
     """A copy of `weights` with `adapter` added to its matrices; embedding, norms and head are shared.
 
     For reading and writing tails: one product instead of three for every map, at the cost of a second set of matrices.
+    Where `weights` have a copy in 8 bit, so has the result.
     """
     layers = tuple(
         replace(
@@ -240,7 +261,17 @@ def merged(weights: Weights, adapter: Adapter) -> Weights:
         )
         for layer, pairs in zip(weights.layers, adapter.layers, strict=True)
     )
-    return replace(weights, layers=layers)
+    full = replace(weights, layers=layers)
+    return with_small(full) if weights.small else full
+
+
+def with_small(weights: Weights) -> Weights:
+    """`weights` with a copy of their matrices in 8 bit, a quarter of fp32's size; the head's is made once."""
+    layers = tuple(
+        SmallLayer(quantize(layer.qkv), quantize(layer.out), quantize(layer.gate_up), quantize(layer.down))
+        for layer in weights.layers
+    )
+    return replace(weights, small=layers, small_head=weights.small_head or quantize(weights.head))
 
 
 def load_weights(folder: Path, *, dtype: torch.dtype, device: torch.device | None = None) -> Weights:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,17 @@ PLAIN = Contract(
     source_paths=(("source",),),
 )
 """Contract of a question asked without a behavior: quote first, since the answer is then next to its evidence."""
+
+PLAIN_SPAN = replace(
+    PLAIN,
+    schema={
+        **PLAIN.schema,
+        "properties": {**PLAIN.schema["properties"], "answer": {"type": "string", "x-factform": "span"}},
+    },
+    span_paths=(("answer",),),
+    refusal=False,
+)
+"""The same where an evidence model proposes answers, which are words of the passage quoted: it is what refuses."""
 
 PLAIN_INSTRUCTIONS = """Answer the question from the passages only.
 First name the passage that holds the answer, then copy the words that prove it, then give the answer in a few words.

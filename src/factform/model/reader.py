@@ -22,7 +22,7 @@ from factform.hardware import has_fast_bf16
 from factform.model.decode import DRAFT, Rules, Run, write_free, write_masked
 from factform.model.grammar import Constraint, compile_constraint, compile_watch
 from factform.model.kv import BlockStore, place
-from factform.model.llama import StaticCache, Weights, forward, load_weights, logits, merged
+from factform.model.llama import StaticCache, Weights, forward, load_weights, logits, merged, with_small
 from factform.model.lora import Adapter, cast, load_adapter
 from factform.model.matcher import Matcher, grammar_tokenizer
 from factform.model.prompt import ChatFormat, load_chat_format
@@ -79,12 +79,31 @@ class Reader:
 
     @classmethod
     def open(
-        cls, folder: Path, *, model: str, digest: str, dtype: torch.dtype | None = None, kv_budget: int = KV_BUDGET
+        cls,
+        folder: Path,
+        *,
+        model: str,
+        digest: str,
+        dtype: torch.dtype | None = None,
+        int8_decode: bool = False,
+        kv_budget: int = KV_BUDGET,
     ) -> Reader:
-        """The reader of the model in `folder`; `dtype` defaults to what this machine computes fastest."""
+        """The reader of the model in `folder`; `dtype` defaults to what this machine computes fastest.
+
+        With `int8_decode` answers are written, never read, with the matrices in 8 bit (on a CPU; elsewhere it is
+        ignored).
+        """
         weights = load_weights(folder, dtype=dtype or fast_dtype())
+        if int8_decode and weights.device.type == "cpu":
+            weights = with_small(weights)
         tokenizer = load_tokenizer(folder)
         return cls(weights, tokenizer, load_chat_format(folder), model=model, digest=digest, kv_budget=kv_budget)
+
+    @property
+    def precision(self) -> str:
+        """What answers are computed in: the dtype, and the 8-bit copy where one is used."""
+        name = str(self.weights.dtype).removeprefix("torch.")
+        return f"{name}+int8" if self.weights.small else name
 
     # --- adapters ---------------------------------------------------------------------------
 
@@ -154,7 +173,7 @@ class Reader:
             run = Run()
 
             def read(following: Sequence[int]) -> Tensor:
-                return logits(self.weights, self._step(following, cache, tail_weights))
+                return logits(self.weights, self._step(following, cache, tail_weights, int8=True), int8=True)
 
             def forget(count: int) -> None:
                 cache.length -= count
@@ -180,6 +199,7 @@ class Reader:
             reused_tokens=reused,
             violations=run.violations if under_mask else None,
             drafted=run.drafted,
+            precision=self.precision,
         )
 
     def warm(self, prompts: Iterable[Prompt]) -> None:
@@ -222,11 +242,11 @@ class Reader:
                 self._step(rest, cache, self.weights)
         return reused
 
-    def _step(self, tokens: Sequence[int], cache: StaticCache, weights: Weights) -> Tensor:
-        """Read `tokens` behind the cache; hidden states [T, N]."""
+    def _step(self, tokens: Sequence[int], cache: StaticCache, weights: Weights, *, int8: bool = False) -> Tensor:
+        """Read `tokens` behind the cache; hidden states [T, N]. `int8` is for what was just written."""
         ids = torch.tensor([list(tokens)], device=self.weights.device)
         positions = torch.arange(cache.length, cache.length + len(tokens), device=self.weights.device)
-        hidden = forward(weights, ids, positions, cache)
+        hidden = forward(weights, ids, positions, cache, int8=int8)
         cache.length += len(tokens)
         return hidden[0]
 

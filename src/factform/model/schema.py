@@ -129,10 +129,10 @@ def nested_properties(schema: Mapping[str, Any], path: Path = ()) -> Iterator[tu
 def contract_schema(contract: Contract, labels: Sequence[str]) -> dict[str, Any]:
     """Plain JSON Schema for a server's `response_format`: sources are one of `labels`, the refusal an alternative.
 
-    Without labels quotes and sources are empty. That a quote stands in its passage cannot be said in JSON Schema.
+    Without labels quotes, sources and spans are empty. That a quote stands in its passage JSON Schema cannot say.
     """
     schema: dict[str, Any] = closed(unmarked(contract.schema))
-    for path in (*contract.quote_paths, *contract.source_paths):
+    for path in (*contract.quote_paths, *contract.source_paths, *contract.span_paths):
         node = schema
         for name in path:
             node = node["properties"][name]

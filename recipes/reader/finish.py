@@ -1,0 +1,89 @@
+"""From a finished run to what ships: calibration fitted on the validation articles, weights in 16 bit, the card.
+
+python recipes/reader/finish.py --rows build/reader/rows.jsonl --model build/reader/evidence-0 --out FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from evaluate import load, predict, read_all
+from safetensors.torch import load_file, save_file
+from scipy.optimize import minimize
+
+from factform.facts.evidence import DEPTH, Calibration, Reading, best_score, logistic
+from factform.ids import sha256_file
+from factform.measure.metrics import token_f1
+from factform.model.fetch import DEFAULT_EMBEDDER, fetch_model
+
+WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
+FALSE_REFUSALS = 0.10
+
+
+def answers_weight(rows: Sequence[dict[str, Any]], readings: Sequence[Sequence[Reading]]) -> float:
+    """The share of the answers logit in a passage's score that gives the best token F1."""
+
+    def f1(weight: float) -> float:
+        pairs = [(predict(row, read, weight), row) for row, read in zip(rows, readings, strict=True) if row["answers"]]
+        return sum(token_f1(got["text"], row["answers"]) for got, row in pairs) / len(pairs)
+
+    return max(WEIGHTS, key=f1)
+
+
+def fit(rows: Sequence[dict[str, Any]], readings: Sequence[Sequence[Reading]]) -> Calibration:
+    """Logistic regression of "answerable and its passage was read" on margin and answers logit."""
+    features = np.array(
+        [[1.0, max(map(best_score, r)) - max(x.none for x in r), max(x.answers for x in r)] for r in readings]
+    )
+    truth = np.array([float(row["answerable"]) for row in rows])
+
+    def loss(w: np.ndarray) -> float:
+        z = features @ w
+        return float(np.mean(np.logaddexp(0, z) - truth * z)) + 1e-4 * float(w @ w)
+
+    bias, margin, answers = minimize(loss, np.zeros(3)).x.tolist()
+    scores = sorted(logistic(float(f @ [bias, margin, answers])) for f, t in zip(features, truth, strict=True) if t)
+    limit = scores[int(FALSE_REFUSALS * len(scores))]
+    return Calibration(answers_weight(rows, readings), bias, margin, answers, round(limit, 4))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0, help="the run's seed, for the card")
+    parser.add_argument("-n", type=int, default=600, help="validation questions")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    with args.rows.open(encoding="utf-8") as lines:
+        rows = [r for r in map(json.loads, lines) if r["split"] == "validation" and r["set"].startswith("squad")]
+    rows = random.Random(0).sample(rows, min(args.n, len(rows)))
+    calibration = fit(rows, read_all(load(args.model), rows, DEPTH))
+    args.out.mkdir(parents=True, exist_ok=True)
+    tensors = load_file(args.model / "evidence.safetensors")
+    save_file({name: t.to(torch.float16) for name, t in tensors.items()}, args.out / "evidence.safetensors")
+    embedder = fetch_model(DEFAULT_EMBEDDER).folder / "model.safetensors"
+    card = {
+        "embedder": DEFAULT_EMBEDDER,
+        "embedder_sha256": sha256_file(embedder),
+        "calibration": asdict(calibration),
+        "calibrated_on": len(rows),
+        "seed": args.seed,
+    }
+    (args.out / "evidence.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
+    print(json.dumps(card, indent=2))
+
+
+if __name__ == "__main__":
+    main()

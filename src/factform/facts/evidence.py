@@ -1,0 +1,288 @@
+"""Evidence before words: how relevant a passage is to a question, whether it answers it, and which span does.
+
+Knows nothing of language models, contracts or stores. One cross-encoder grown from the embedder: its own encoder
+layers and three small heads, over the embedder's word embeddings, which stayed as they were in training. So the model
+belongs to one embedder, by digest, and ships without two thirds of its parameters.
+
+Start and end scores of all passages of a question are on one scale (trained under one softmax over all of them and
+"no answer", after Clark and Gardner 2018, "Simple and Effective Multi-Paragraph Reading Comprehension").
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from tokenizers import Encoding, Tokenizer
+from torch import Tensor
+
+from factform.errors import ModelError
+from factform.facts.bert import BertConfig, forward, pad, read_bert_config
+from factform.facts.chunk import sentences
+from factform.facts.layout import trimmed
+from factform.ids import sha256_file
+from factform.records import Evidence, Hit, Proposal, SearchResult
+
+SHIPPED = Path(__file__).with_name("weights")
+"""Folder of the model that comes with the package."""
+
+MAX_LENGTH = 320
+"""Tokens of question, header and passage together; the passage's end is cut, which a chunk of 160 never reaches."""
+
+MAX_SPAN = 30
+"""Tokens of an answer span: 99 % of the answers in the training data are shorter."""
+
+BATCH_TOKENS = 4096
+
+DEPTH = 6
+"""Hits that are read: each costs a forward pass of the pair."""
+
+QUOTE_WORDS, QUOTE_MARGIN = 50, 120
+"""Words of a proposed quote at most, and characters kept on both sides of a span where a line is longer."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the model says of one passage: logits, and the best spans `(start, end, score)` of its text, best first.
+
+    `none` is the logit of "no answer here", on the scale of the spans' scores.
+    """
+
+    answers: float
+    relevant: float
+    none: float
+    spans: tuple[tuple[int, int, float], ...]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How readings become one score a passage and one probability a question; fitted on validation articles.
+
+    A passage's score is its best span's plus `answers_weight` times its answers logit. The probability that the
+    passages hold the answer is the logistic function of `bias + margin * (best span - best none) + answers * (largest
+    answers logit)`. `refuse_below` is the probability under which a tenth of the answerable questions fell.
+    """
+
+    answers_weight: float
+    bias: float
+    margin: float
+    answers: float
+    refuse_below: float
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """Logits of a batch of pairs: `pair` [n, 2] (answers, relevant), `start` and `end` [n, width].
+
+    Where a token may not be part of an answer they are -inf; the first token's stand for "no answer".
+    """
+
+    pair: Tensor
+    start: Tensor
+    end: Tensor
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    """A question and a passage in tokens. `places` are the tokens of the passage's text, its header left out;
+    `before` is how many characters stand before that text in the second part."""
+
+    encoding: Encoding
+    places: range
+    before: int
+
+
+def encode_pair(tokenizer: Tokenizer, question: str, header: str, text: str) -> EncodedPair:
+    """The pair in tokens, the passage's header above its text as it is when embedded."""
+    above = f"{header}\n" if header else ""
+    encoding = tokenizer.encode(question, above + text)
+    places = [
+        i
+        for i, (part, (start, _)) in enumerate(zip(encoding.sequence_ids, encoding.offsets, strict=True))
+        if part == 1 and start >= len(above)
+    ]
+    return EncodedPair(encoding, range(places[0], places[-1] + 1) if places else range(0), len(above))
+
+
+def pair_scores(config: BertConfig, weights: Mapping[str, Tensor], pairs: Sequence[EncodedPair]) -> PairScores:
+    """Forward pass of question-passage pairs, differentiable in the weights.
+
+    The pair head reads the first token: [answers, relevant]. The span head reads every token: [start, end].
+    """
+    hidden = forward(config, weights, pad([p.encoding.ids for p in pairs], [p.encoding.type_ids for p in pairs]))
+    pair = F.linear(hidden[:, 0], weights["heads.pair.weight"], weights["heads.pair.bias"]).float()
+    span = F.linear(hidden, weights["heads.span.weight"], weights["heads.span.bias"]).float()
+    allowed = torch.zeros(hidden.shape[:2], dtype=torch.bool)
+    allowed[:, 0] = True
+    for number, item in enumerate(pairs):
+        allowed[number, item.places.start : item.places.stop] = True
+    span = span.masked_fill(~allowed[:, :, None], float("-inf"))
+    return PairScores(pair, span[..., 0], span[..., 1])
+
+
+def pair_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer in `folder` set up for pairs. Raises ModelError."""
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ModelError(f"tokenizer.json in {folder} cannot be read: {error}; fetch the embedder again") from error
+    tokenizer.no_padding()
+    length = min(MAX_LENGTH, read_bert_config(folder).max_position_embeddings)
+    tokenizer.enable_truncation(length, strategy="only_second")
+    return tokenizer
+
+
+class EvidenceModel:
+    """The cross-encoder in memory. Safe to use from several threads; holds no state between calls."""
+
+    def __init__(
+        self,
+        config: BertConfig,
+        weights: Mapping[str, Tensor],
+        tokenizer: Tokenizer,
+        calibration: Calibration,
+        digest: str,
+    ):
+        self.calibration, self.digest = calibration, digest
+        self._config, self._weights, self._tokenizer = config, weights, tokenizer
+
+    @classmethod
+    def open(cls, folder: Path, embedder: Path) -> EvidenceModel:
+        """The model in `folder` (evidence.safetensors, evidence.json) over the embedder it was grown from.
+
+        Raises ModelError where a file is damaged or the embedder is another one.
+        """
+        try:
+            card = json.loads((folder / "evidence.json").read_text("utf-8"))
+            own = load_file(folder / "evidence.safetensors")
+            base = load_file(embedder / "model.safetensors")
+        except (OSError, ValueError, SafetensorError) as error:
+            raise ModelError(f"the evidence model in {folder} cannot be read: {error}") from error
+        found = sha256_file(embedder / "model.safetensors")
+        if found != card["embedder_sha256"]:
+            raise ModelError(
+                f"the evidence model in {folder} was grown from weights {card['embedder_sha256'][:12]}, "
+                f'{embedder} holds {found[:12]}: set evidence = "off", or train it for that embedder (recipes/reader)'
+            )
+        shared = {k.removeprefix("bert."): v.float() for k, v in base.items() if v.is_floating_point()}
+        weights = {**shared, **{name: tensor.float() for name, tensor in own.items()}}
+        digest = sha256_file(folder / "evidence.safetensors")
+        return cls(
+            read_bert_config(embedder), weights, pair_tokenizer(embedder), Calibration(**card["calibration"]), digest
+        )
+
+    def weigh(self, question: str, found: SearchResult, *, depth: int = DEPTH) -> SearchResult:
+        """`found` with its first `depth` hits read, put in the order of their evidence, and the rest behind them."""
+        if not found.hits:
+            return found
+        started = time.perf_counter()
+        head, tail = found.hits[:depth], found.hits[depth:]
+        readings = self.read(question, [(hit.chunk.header, hit.chunk.text) for hit in head])
+        weighed = sorted(zip(head, readings, strict=True), key=lambda item: (-self.score(item[1]), item[0].chunk.id))
+        hits = [self._hit(rank, hit, reading) for rank, (hit, reading) in enumerate(weighed, 1)]
+        ms = 1e3 * (time.perf_counter() - started)
+        return SearchResult(
+            (*hits, *tail),
+            {**found.ms, "evidence": ms, "total": found.ms.get("total", 0.0) + ms},
+            self.answerable(readings),
+        )
+
+    def score(self, reading: Reading) -> float:
+        """What passages are ordered by."""
+        return best_score(reading) + self.calibration.answers_weight * reading.answers
+
+    def answerable(self, readings: Sequence[Reading]) -> float:
+        """Probability that one of the passages holds the answer."""
+        c = self.calibration
+        margin = max(map(best_score, readings)) - max(r.none for r in readings)
+        return logistic(c.bias + c.margin * margin + c.answers * max(r.answers for r in readings))
+
+    def _hit(self, rank: int, hit: Hit, reading: Reading) -> Hit:
+        answers, relevant, score = logistic(reading.answers), logistic(reading.relevant), self.score(reading)
+        bonus = self.calibration.answers_weight * reading.answers
+        proposals = tuple(
+            Proposal(start, end, *quote_around(hit.chunk.text, start, end), span + bonus)
+            for start, end, span in reading.spans
+        )
+        scores = {**hit.scores, "answers": answers, "relevant": relevant, "evidence": score}
+        return replace(hit, rank=rank, score=score, scores=scores, evidence=Evidence(answers, relevant, proposals))
+
+    def read(self, question: str, passages: Sequence[tuple[str, str]], *, spans: int = 5) -> list[Reading]:
+        """What each `(header, text)` says to the question, in the order given, up to `spans` spans each."""
+        pairs = [encode_pair(self._tokenizer, question, header, text) for header, text in passages]
+        found: dict[int, Reading] = {}
+        for places in batches([len(p.encoding.ids) for p in pairs]):
+            with torch.inference_mode():
+                scores = pair_scores(self._config, self._weights, [pairs[i] for i in places])
+            for row, i in enumerate(places):
+                found[i] = _reading(scores, row, pairs[i], spans)
+        return [found[i] for i in range(len(pairs))]
+
+
+def batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Places of rows of like length together, each batch within BATCH_TOKENS once padded."""
+    groups: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        if groups and (len(groups[-1]) + 1) * lengths[i] <= BATCH_TOKENS:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+def best_score(reading: Reading) -> float:
+    """Score of the best span; of a passage without any token to read, minus infinity made finite."""
+    return reading.spans[0][2] if reading.spans else -1e4
+
+
+def logistic(x: float) -> float:
+    """1 / (1 + exp(-x)), for any x."""
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+
+
+def quote_around(text: str, start: int, end: int) -> tuple[int, int]:
+    """The sentence around `[start, end)`; in a table its row, and where that is very long the words around it."""
+    line = (text.rfind("\n", 0, start) + 1, len(text) if (at := text.find("\n", end)) < 0 else at)
+    whole = [(s, e) for s, e in sentences(text, 0, len(text)) if s < end and e > start]
+    sentence = (min(s for s, _ in whole), max(e for _, e in whole)) if whole else line
+    in_row = text[line[0] : line[1]].lstrip().startswith("|")
+    for first, last in (line, sentence) if in_row else (sentence, line):
+        if len(text[first:last].split()) <= QUOTE_WORDS:
+            return trimmed(text, first, last)
+    return trimmed(text, max(line[0], start - QUOTE_MARGIN), min(line[1], end + QUOTE_MARGIN))
+
+
+def _reading(scores: PairScores, row: int, pair: EncodedPair, spans: int) -> Reading:
+    answers, relevant = scores.pair[row].tolist()
+    none = float(scores.start[row, 0] + scores.end[row, 0])
+    return Reading(answers, relevant, none, tuple(best_spans(scores.start[row], scores.end[row], pair, spans)))
+
+
+def best_spans(start: Tensor, end: Tensor, pair: EncodedPair, n: int) -> list[tuple[int, int, float]]:
+    """The `n` best spans by the sum of both logits, none overlapping a better one, in characters of the text."""
+    if not pair.places:
+        return []
+    first, last = pair.places.start, pair.places.stop
+    total = start[first:last, None] + end[None, first:last]
+    length = last - first
+    at = torch.arange(length)
+    gap = at[None, :] - at[:, None]
+    total = total.masked_fill((gap < 0) | (gap >= MAX_SPAN), float("-inf")).reshape(-1)
+    top = torch.topk(total, min(len(total), 20 * n))
+    found: list[tuple[int, int, float]] = []
+    for score, flat in zip(top.values.tolist(), top.indices.tolist(), strict=True):
+        s, e = first + flat // length, first + flat % length
+        begin, finish = pair.encoding.offsets[s][0] - pair.before, pair.encoding.offsets[e][1] - pair.before
+        if score > float("-inf") and all(finish <= a or b <= begin for a, b, _ in found):
+            found.append((begin, finish, score))
+        if len(found) == n:
+            break
+    return found
