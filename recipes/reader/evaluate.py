@@ -29,8 +29,10 @@ NO_CALIBRATION = Calibration(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def load(path: Path) -> EvidenceModel:
-    """The model of a run, from its finished weights or, while it runs, its last checkpoint."""
+    """The model that `finish.py` wrote; or that of a run, from its weights or, while it runs, its last checkpoint."""
     folder = fetch_model(DEFAULT_EMBEDDER).folder
+    if (path / "evidence.json").exists():
+        return EvidenceModel.open(path, folder)
     base = {
         k.removeprefix("bert."): v.float()
         for k, v in load_file(folder / "model.safetensors").items()

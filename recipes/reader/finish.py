@@ -1,4 +1,4 @@
-"""From a finished run to what ships: calibration fitted on the validation articles, weights in 16 bit, the card.
+"""From a finished run to what ships: calibration fitted on the validation articles, weights in 8 bit, the card.
 
 python recipes/reader/finish.py --rows build/reader/rows.jsonl --model build/reader/evidence-0 --out FOLDER
 """
@@ -20,7 +20,7 @@ from evaluate import load, predict, read_all
 from safetensors.torch import load_file, save_file
 from scipy.optimize import minimize
 
-from factform.facts.evidence import DEPTH, Calibration, Reading, best_score, logistic
+from factform.facts.evidence import DEPTH, Calibration, Reading, best_score, logistic, pack
 from factform.ids import sha256_file
 from factform.measure.metrics import token_f1
 from factform.model.fetch import DEFAULT_EMBEDDER, fetch_model
@@ -72,7 +72,7 @@ def main() -> None:
     calibration = fit(rows, read_all(load(args.model), rows, DEPTH))
     args.out.mkdir(parents=True, exist_ok=True)
     tensors = load_file(args.model / "evidence.safetensors")
-    save_file({name: t.to(torch.float16) for name, t in tensors.items()}, args.out / "evidence.safetensors")
+    save_file(pack(tensors), args.out / "evidence.safetensors")
     embedder = fetch_model(DEFAULT_EMBEDDER).folder / "model.safetensors"
     card = {
         "embedder": DEFAULT_EMBEDDER,

@@ -135,15 +135,20 @@ class Project:
 
     @cached_property
     def evidence(self) -> EvidenceModel | None:
-        """The model that reads passages before one that writes does; None where `answer.evidence` is "off"."""
-        from factform.facts.evidence import SHIPPED, EvidenceModel
-        from factform.model.fetch import DEFAULT_EMBEDDER, fetch_model
+        """The model that reads passages before one that writes does; None where `answer.evidence` is "off", or where it is
+        "auto" and the model that ships was not grown from the project's embedder.
+        """
+        from factform.facts.evidence import SHIPPED, EvidenceModel, belongs_to
+        from factform.model.fetch import fetch_model
 
         name = self.settings.answer.evidence
         if name == "off":
             return None
-        folder = SHIPPED if name == "default" else self.folder / name
-        return EvidenceModel.open(folder, fetch_model(DEFAULT_EMBEDDER, progress=self._fetching).folder)
+        folder = SHIPPED if name == "auto" else self.folder / name
+        embedder = fetch_model(self.settings.model.embedder, progress=self._fetching).folder
+        if name == "auto" and not belongs_to(folder, embedder):
+            return None
+        return EvidenceModel.open(folder, embedder)
 
     @cached_property
     def audit(self) -> AuditLog:
@@ -224,7 +229,7 @@ class Project:
             passages=form.passages if form else self.settings.facts.passages,
             max_tokens=form.max_tokens if form else self.settings.answer.max_tokens,
             principal=principal,
-            evidence=self._evidence_use(),
+            evidence=self._evidence_use(form),
         )
         return answer(ask, self.parts())
 
@@ -399,6 +404,7 @@ class Project:
         return {
             "problems": problems,
             "facts": facts,
+            "evidence": self.evidence.digest if self.evidence else None,
             "adapters": len(self.adapters()),
             "behaviors": self.behaviors(),
             "machine": machine(),
@@ -426,7 +432,7 @@ class Project:
             max_tokens=behavior.max_tokens if behavior else self.settings.answer.max_tokens,
             tuned_mode="exact" if self.settings.model.url else "reuse",
             check_free=check_free,
-            evidence=self._evidence_use(),
+            evidence=self._evidence_use(behavior),
         )
         if adapter:
             self._load_adapter(adapter)
@@ -481,18 +487,20 @@ class Project:
         found = self.facts.search(question, k=CANDIDATES)
         return self.evidence.weigh(question, found) if self.evidence else found
 
-    def _evidence_use(self) -> EvidenceUse:
+    def _evidence_use(self, behavior: Behavior | None) -> EvidenceUse:
         from factform.answer import NO_EVIDENCE, EvidenceUse
         from factform.model.prompt import PLAIN, PLAIN_SPAN
 
         if self.evidence is None:
             return NO_EVIDENCE
         section = self.settings.answer
+        # The card's limit is for plain questions: other documents and questions are other odds (docs/log.md).
+        card = 0.0 if behavior else self.evidence.calibration.refuse_below
         return EvidenceUse(
             # A server keeps to a JSON Schema, which cannot say that an answer is words of its quote.
             plain=PLAIN if self.settings.model.url or not section.proposals else PLAIN_SPAN,
-            proposals=section.proposals,
-            refuse_below=self.evidence.calibration.refuse_below if section.refuse_below < 0 else section.refuse_below,
+            proposals=section.behavior_proposals if behavior else section.proposals,
+            refuse_below=card if section.refuse_below < 0 else section.refuse_below,
         )
 
     def _retrieve(self, question: str) -> list[Chunk]:

@@ -50,17 +50,20 @@ class FactsSettings(BaseModel):
 class AnswerSettings(BaseModel):
     """How plain questions are answered and what a record keeps.
 
-    `evidence` names the model that reads the passages first: "default", "off" or a folder. It refuses below a
-    probability of `refuse_below` that they hold the answer (-1: what its card says), and its best `proposals` are what
-    may be quoted.
+    `evidence` names the model that reads the passages first: "auto" (the one that ships, if it was grown from this
+    project's embedder), "off" or a folder. Its best `proposals` (with a
+    behavior `behavior_proposals`) are what may be quoted. Below a probability of `refuse_below` that they hold the
+    answer nothing is written; -1 takes what the model's card says for a plain question, and leaves refusing to the
+    behavior elsewhere.
     """
 
     model_config = _STRICT
     max_tokens: int = Field(default=160, ge=8)
     keep_prompt: bool = True
-    evidence: str = "off"
+    evidence: str = "auto"
     refuse_below: float = Field(default=-1.0, ge=-1, le=1)
-    proposals: int = Field(default=3, ge=0, le=30)
+    proposals: int = Field(default=1, ge=0, le=30)
+    behavior_proposals: int = Field(default=3, ge=0, le=30)
 
 
 class TrainSection(BaseModel):

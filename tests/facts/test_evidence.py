@@ -25,8 +25,10 @@ from factform.facts.evidence import (
     batches,
     best_spans,
     encode_pair,
+    pack,
     pair_tokenizer,
     quote_around,
+    unpack,
 )
 from factform.ids import chunk_id, sha256_file, sha256_text
 from factform.records import Chunk, Hit, SearchResult
@@ -87,7 +89,7 @@ def folders(tmp_path: Path, tiny_embedder_dir: Path) -> tuple[Path, Path]:
     heads = {f"heads.{h}.{kind}": torch.randn(*shape, generator=g)
              for h in ("pair", "span") for kind, shape in (("weight", (2, 32)), ("bias", (2,)))}  # fmt: skip
     layers = {name: tensor + 0.01 for name, tensor in weights.items() if name.startswith("encoder.")}
-    save_file({**heads, **layers}, own / "evidence.safetensors")
+    save_file(pack({**heads, **layers}), own / "evidence.safetensors")
     card = {"embedder_sha256": sha256_file(embedder / "model.safetensors"), "calibration": CALIBRATION}
     (own / "evidence.json").write_text(json.dumps(card))
     return own, embedder
@@ -219,8 +221,11 @@ def test_a_quote_is_the_sentence_the_row_or_a_window() -> None:
     endless = "word " * 200 + "needle " + "word " * 200
     at = endless.index("needle")
     first, last = quote_around(endless, at, at + 6)
-    assert len(endless[first:last].split()) <= QUOTE_WORDS + 10
+    assert len(endless[first:last].split()) <= QUOTE_WORDS
     assert "needle" in endless[first:last]
+    first, last = quote_around(endless, at, at + 6 + 5 * 45)  # a span nearly as long as a quote may be
+    assert len(endless[first:last].split()) <= QUOTE_WORDS
+    assert first <= at < at + 6 + 5 * 45 <= last
 
 
 @given(st.lists(st.integers(1, 300), max_size=60))
@@ -228,6 +233,20 @@ def test_batches_hold_every_row_once(lengths: list[int]) -> None:
     groups = batches(lengths)
     assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
     assert all(len(group) * max(lengths[i] for i in group) <= 4096 or len(group) == 1 for group in groups)
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**31))
+def test_packed_weights_come_back_within_half_a_step(rows: int, columns: int, seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    weights = {"a.weight": torch.randn(rows, columns, generator=g) * 0.3, "a.bias": torch.randn(rows, generator=g)}
+    weights["a.weight"][0] = 0
+    packed = pack(weights)
+    assert packed["a.weight"].dtype == torch.int8
+    back = unpack(packed)
+    assert set(back) == set(weights)
+    step = weights["a.weight"].abs().amax(1, keepdim=True) / 127
+    assert ((back["a.weight"] - weights["a.weight"]).abs() <= 0.51 * step + 2**-12).all()
+    assert torch.allclose(back["a.bias"], weights["a.bias"], rtol=1e-3, atol=1e-6)
 
 
 def test_another_embedder_or_a_damaged_file_is_refused(folders: tuple[Path, Path]) -> None:

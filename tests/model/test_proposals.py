@@ -71,6 +71,12 @@ def test_where_a_choice_is_left_there_is_no_sole_answer() -> None:
     assert sole_answer(Constraint(PLAIN_SPAN, (replace(one, proposals=None),))) is None
 
 
+def test_a_proposed_quote_longer_than_a_model_may_choose_can_be_written() -> None:
+    text = " ".join(f"w{i}" for i in range(80))
+    given = (proposed_passage("1", text, ("w7", text)), proposed_passage("2", "b c", ("b", "b c")))
+    assert accepts(given, source="1", quote=text, answer="w7")
+
+
 def test_a_quote_that_begins_another_one_and_one_with_marks_to_escape_can_be_written() -> None:
     text = 'He said "no".\nHe said "no". Twice.'
     given = (proposed_passage("1", text, ("no", 'He said "no".'), ("Twice", 'He said "no". Twice.')),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from factform.model.llama import merged, with_small
 from factform.model.lora import new_adapter
-from factform.model.quantize import product, quantize
+from factform.model.quantize import is_faster, product, quantize
 from factform.model.reader import Reader
 from factform.records import Prompt
 
@@ -25,19 +26,26 @@ def test_no_entry_is_off_by_more_than_half_a_step(out: int, rows: int, seed: int
     restored = small.values.float() * small.scales[:, None]
     assert (restored - matrix).abs().le(small.scales[:, None] * 0.501).all()
     x = torch.randn(rows, 16, generator=g)
-    assert torch.allclose(product(x, matrix, small), x @ restored.T, atol=1e-4)
+    exact = x.bfloat16().float() @ restored.T
+    assert torch.allclose(product(x, matrix, small), exact, rtol=2**-7, atol=1e-5)
     assert torch.equal(product(x, matrix, None), torch.nn.functional.linear(x, matrix))
 
 
 def test_shapes_and_bias_are_kept() -> None:
-    matrix, x, bias = torch.randn(5, 8), torch.randn(2, 3, 8), torch.randn(5)
+    matrix, x, bias = torch.randn(5, 16), torch.randn(2, 3, 16), torch.randn(5)
     plain = product(x, matrix, None, bias)
     small = product(x, matrix, quantize(matrix), bias)
     assert small.shape == plain.shape == (2, 3, 5)
-    assert torch.allclose(small, plain, atol=0.1)
+    assert torch.allclose(small, plain, atol=0.2)
 
 
-def test_an_adapter_has_a_copy_of_its_own_and_shares_the_head(tiny: Reader) -> None:
+def test_a_matrix_the_kernel_would_read_beyond_is_refused() -> None:
+    with pytest.raises(ValueError, match="24 columns"):
+        quantize(torch.randn(4, 24))
+    assert is_faster([torch.randn(512, 512), torch.randn(4, 24)]) is False
+
+
+def test_an_adapter_has_a_copy_of_its_own(tiny: Reader) -> None:
     weights = with_small(tiny.weights)
     from factform.form.train import adapter_shapes
 
@@ -49,7 +57,6 @@ def test_an_adapter_has_a_copy_of_its_own_and_shares_the_head(tiny: Reader) -> N
     tuned = merged(weights, adapter)
     assert tuned.small is not None
     assert weights.small is not None
-    assert tuned.small_head is weights.small_head
     assert not torch.equal(tuned.small[0].qkv.values, weights.small[0].qkv.values)
     assert merged(tiny.weights, adapter).small is None
 
@@ -57,7 +64,10 @@ def test_an_adapter_has_a_copy_of_its_own_and_shares_the_head(tiny: Reader) -> N
 PROMPT = Prompt("<|im_start|>user\n", ("The rent is 1,480 euros.\n",), "Question: rent?<|im_end|>\n")
 
 
-def test_only_what_is_written_is_computed_in_8_bit(tiny: Reader, tiny_dir: Path) -> None:
+def test_only_what_is_written_is_computed_in_8_bit(
+    tiny: Reader, tiny_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("factform.model.reader.is_faster", lambda matrices: True)
     quick = Reader.open(tiny_dir, model="tiny", digest="tiny", dtype=torch.float32, int8_decode=True)
     quick.store.dtype = torch.float32
     assert (tiny.precision, quick.precision) == ("float32", "float32+int8")
@@ -69,12 +79,28 @@ def test_only_what_is_written_is_computed_in_8_bit(tiny: Reader, tiny_dir: Path)
     assert longer[1].precision == "float32+int8"
 
 
+def test_a_machine_without_the_kernel_or_slow_with_it_stays_in_full(
+    tiny_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise RuntimeError("no kernel")
+
+    def slow(x: torch.Tensor, values: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.01)
+        return x @ values.T.to(x.dtype)
+
+    for kernel in (missing, slow):
+        monkeypatch.setattr(torch, "_weight_int8pack_mm", kernel)
+        reader = Reader.open(tiny_dir, model="tiny", digest="tiny", dtype=torch.float32, int8_decode=True)
+        assert reader.precision == "float32"
+
+
 @pytest.mark.slow
 def test_the_default_model_writes_nearly_the_same(default_dir: Path) -> None:
     text = "Question: In one sentence, what is a lease?"
     prompt = Prompt("<|im_start|>user\n", (), f"{text}<|im_end|>\n<|im_start|>assistant\n")
     full = Reader.open(default_dir, model="m", digest="m", dtype=torch.float32)
-    quick = Reader.open(default_dir, model="m", digest="m", dtype=torch.float32, int8_decode=True)
+    quick = Reader(with_small(full.weights), full.tokenizer, full.chat, model="m", digest="m")
     one, two = full.generate(prompt, max_tokens=24), quick.generate(prompt, max_tokens=24)
     assert one.text[:40] == two.text[:40]
     assert one.logprob == pytest.approx(two.logprob, abs=1.0)

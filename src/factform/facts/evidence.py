@@ -140,6 +140,37 @@ def pair_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
+SCALES = ".scales"
+
+
+def pack(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as they ship: matrices in 8 bit with a 16-bit scale a row, everything else in 16 bit."""
+    packed: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        if tensor.dim() == 2:
+            scales = (tensor.abs().amax(1) / 127).clamp_min(2.0**-14).to(torch.float16)
+            packed[name + SCALES] = scales
+            packed[name] = (tensor / scales[:, None].float()).round().clamp(-127, 127).to(torch.int8)
+        else:
+            packed[name] = tensor.to(torch.float16)
+    return packed
+
+
+def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in 32 bit from what `pack` made of them."""
+    return {
+        name: tensor.float() * packed[name + SCALES].float()[:, None] if name + SCALES in packed else tensor.float()
+        for name, tensor in packed.items()
+        if not name.endswith(SCALES)
+    }
+
+
+def belongs_to(folder: Path, embedder: Path) -> bool:
+    """Whether the evidence model in `folder` was grown from the embedder in `embedder`."""
+    card = json.loads((folder / "evidence.json").read_text("utf-8"))
+    return bool(card["embedder_sha256"] == sha256_file(embedder / "model.safetensors"))
+
+
 class EvidenceModel:
     """The cross-encoder in memory. Safe to use from several threads; holds no state between calls."""
 
@@ -170,10 +201,10 @@ class EvidenceModel:
         if found != card["embedder_sha256"]:
             raise ModelError(
                 f"the evidence model in {folder} was grown from weights {card['embedder_sha256'][:12]}, "
-                f'{embedder} holds {found[:12]}: set evidence = "off", or train it for that embedder (recipes/reader)'
+                f'{embedder} holds {found[:12]}: set answer.evidence = "off", or train one for it (recipes/reader)'
             )
         shared = {k.removeprefix("bert."): v.float() for k, v in base.items() if v.is_floating_point()}
-        weights = {**shared, **{name: tensor.float() for name, tensor in own.items()}}
+        weights = {**shared, **unpack(own)}
         digest = sha256_file(folder / "evidence.safetensors")
         return cls(
             read_bert_config(embedder), weights, pair_tokenizer(embedder), Calibration(**card["calibration"]), digest
@@ -257,7 +288,10 @@ def quote_around(text: str, start: int, end: int) -> tuple[int, int]:
     for first, last in (line, sentence) if in_row else (sentence, line):
         if len(text[first:last].split()) <= QUOTE_WORDS:
             return trimmed(text, first, last)
-    return trimmed(text, max(line[0], start - QUOTE_MARGIN), min(line[1], end + QUOTE_MARGIN))
+    margin = QUOTE_MARGIN
+    while margin and len(text[max(0, start - margin) : end + margin].split()) > QUOTE_WORDS:
+        margin -= QUOTE_MARGIN // 4
+    return trimmed(text, max(0, start - margin), min(len(text), end + margin))
 
 
 def _reading(scores: PairScores, row: int, pair: EncodedPair, spans: int) -> Reading:

@@ -96,7 +96,7 @@ def proposed(passage: Passage) -> list[Quotable]:
     spans: dict[str, list[str]] = {}
     text = passage.chunk.text
     for proposal in passage.proposals or ():
-        begin, end = align_quote(text, proposal.quote_start, proposal.quote_end)
+        begin, end = whole_words(text, proposal.quote_start, proposal.quote_end)
         found = spans.setdefault(text[begin:end], [])
         if text[proposal.start : proposal.end] not in found:
             found.append(text[proposal.start : proposal.end])
@@ -269,14 +269,19 @@ def align_quote(text: str, start: int, end: int) -> tuple[int, int]:
 
     Raises GrammarError when nothing visible is in it or it is longer than QUOTE_WORDS.
     """
+    begin, finish = whole_words(text, start, end)
+    if len(text[begin:finish].split()) > QUOTE_WORDS:
+        raise GrammarError(f"[{start}, {end}) is longer than the {QUOTE_WORDS} words a quote may have; shorten it")
+    return begin, finish
+
+
+def whole_words(text: str, start: int, end: int) -> tuple[int, int]:
+    """The smallest span of whole words around `[start, end)`. Raises GrammarError when nothing visible is in it."""
     bounds = [(piece.start(), piece.end()) for piece in PIECES.finditer(text) if not piece.group().isspace()]
     touched = [(a, b) for a, b in bounds if a < end and b > start]
     if not touched:
         raise GrammarError(f"[{start}, {end}) holds nothing that can be quoted")
-    begin, finish = touched[0][0], touched[-1][1]
-    if len(text[begin:finish].split()) > QUOTE_WORDS:
-        raise GrammarError(f"[{start}, {end}) is longer than the {QUOTE_WORDS} words a quote may have; shorten it")
-    return begin, finish
+    return touched[0][0], touched[-1][1]
 
 
 def _literal(text: str) -> str:

@@ -69,7 +69,8 @@ class SmallLayer:
 class Weights:
     """A whole model. `frequencies` [D / 2] are RoPE's inverse frequencies in fp32.
 
-    `small` and `small_head` are copies in 8 bit, for writing.
+    `small` are copies of the layers' matrices in 8 bit, for writing. The head has none: the kernel's results are in
+    bfloat16, too coarse to tell likely tokens apart.
     """
 
     config: Config
@@ -79,7 +80,6 @@ class Weights:
     head: Tensor  # [V, N]
     frequencies: Tensor
     small: tuple[SmallLayer, ...] | None = None
-    small_head: Int8 | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -188,9 +188,9 @@ def forward(
     return F.rms_norm(hidden, (weights.config.hidden,), weights.norm, weights.config.eps)
 
 
-def logits(weights: Weights, hidden: Tensor, *, int8: bool = False) -> Tensor:
+def logits(weights: Weights, hidden: Tensor) -> Tensor:
     """Scores [..., V] over the vocabulary in fp32."""
-    return product(hidden, weights.head, weights.small_head if int8 else None).to(torch.float32)
+    return F.linear(hidden, weights.head).to(torch.float32)
 
 
 def _attend(
@@ -266,12 +266,12 @@ def merged(weights: Weights, adapter: Adapter) -> Weights:
 
 
 def with_small(weights: Weights) -> Weights:
-    """`weights` with a copy of their matrices in 8 bit, a quarter of fp32's size; the head's is made once."""
+    """`weights` with a copy of their layers' matrices in 8 bit, a quarter of fp32's size."""
     layers = tuple(
         SmallLayer(quantize(layer.qkv), quantize(layer.out), quantize(layer.gate_up), quantize(layer.down))
         for layer in weights.layers
     )
-    return replace(weights, small=layers, small_head=weights.small_head or quantize(weights.head))
+    return replace(weights, small=layers)
 
 
 def load_weights(folder: Path, *, dtype: torch.dtype, device: torch.device | None = None) -> Weights:

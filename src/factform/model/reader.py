@@ -26,6 +26,7 @@ from factform.model.llama import StaticCache, Weights, forward, load_weights, lo
 from factform.model.lora import Adapter, cast, load_adapter
 from factform.model.matcher import Matcher, grammar_tokenizer
 from factform.model.prompt import ChatFormat, load_chat_format
+from factform.model.quantize import is_faster
 from factform.records import Generation, Mode, Prompt
 
 ADAPTERS = 3
@@ -90,11 +91,12 @@ class Reader:
     ) -> Reader:
         """The reader of the model in `folder`; `dtype` defaults to what this machine computes fastest.
 
-        With `int8_decode` answers are written, never read, with the matrices in 8 bit (on a CPU; elsewhere it is
-        ignored).
+        With `int8_decode` answers are written, never read, with the layers' matrices in 8 bit, if that is faster here.
         """
         weights = load_weights(folder, dtype=dtype or fast_dtype())
-        if int8_decode and weights.device.type == "cpu":
+        first = weights.layers[0]
+        matrices = (first.qkv, first.out, first.gate_up, first.down)
+        if int8_decode and weights.device.type == "cpu" and is_faster(matrices):
             weights = with_small(weights)
         tokenizer = load_tokenizer(folder)
         return cls(weights, tokenizer, load_chat_format(folder), model=model, digest=digest, kv_budget=kv_budget)
@@ -173,7 +175,7 @@ class Reader:
             run = Run()
 
             def read(following: Sequence[int]) -> Tensor:
-                return logits(self.weights, self._step(following, cache, tail_weights, int8=True), int8=True)
+                return logits(self.weights, self._step(following, cache, tail_weights, int8=True))
 
             def forget(count: int) -> None:
                 cache.length -= count
