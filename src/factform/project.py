@@ -135,8 +135,9 @@ class Project:
 
     @cached_property
     def evidence(self) -> EvidenceModel | None:
-        """The model that reads passages before one that writes does; None where `answer.evidence` is "off", or where it is
-        "auto" and the model that ships was not grown from the project's embedder.
+        """The model that reads passages before one that writes does.
+
+        None where `answer.evidence` is "off", or "auto" and the shipped model is not grown from the project's embedder.
         """
         from factform.facts.evidence import SHIPPED, EvidenceModel, belongs_to
         from factform.model.fetch import fetch_model
