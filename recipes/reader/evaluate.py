@@ -14,6 +14,7 @@ import random
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,14 @@ import torch
 from safetensors.torch import load_file
 
 from factform.facts.bert import read_bert_config
-from factform.facts.evidence import Calibration, EvidenceModel, Reading, pair_tokenizer
+from factform.facts.evidence import DEPTH, Calibration, EvidenceModel, Reading, pair_tokenizer
+from factform.measure.intervals import rate_interval
 from factform.measure.metrics import exact_match, token_f1
+from factform.measure.report import environment
 from factform.model.fetch import DEFAULT_EMBEDDER, fetch_model
 
-NO_CALIBRATION = Calibration(0.0, 0.0, 0.0, 0.0, 0.0)
+NO_CALIBRATION = Calibration(1.0, 0.0, 0.0, 1.0, 0.0)
+"""Of a run that is not finished: passages by span and answers logit, nothing refused."""
 
 
 def load(path: Path) -> EvidenceModel:
@@ -66,19 +70,13 @@ def read_all(model: EvidenceModel, rows: Sequence[dict[str, Any]], k: int) -> li
     return read
 
 
-def predict(row: dict[str, Any], readings: Sequence[Reading], weight: float) -> dict[str, Any]:
-    """The best span over the passages, and what speaks for there being an answer."""
+def predict(row: dict[str, Any], readings: Sequence[Reading], weight: float) -> dict[str, str]:
+    """The best span over the passages and the document it stands in."""
     passages = given(row, len(readings))
     choices = [(r.spans[0][2] + weight * r.answers, -i) for i, r in enumerate(readings) if r.spans]
     i = -max(choices)[1]
-    start, end, score = readings[i].spans[0]
-    return {
-        "text": passages[i]["text"][start:end],
-        "document": passages[i]["document"],
-        "margin": score - max(r.none for r in readings),
-        "answers": max(r.answers for r in readings),
-        "answers_of_best": readings[i].answers,
-    }
+    start, end, _ = readings[i].spans[0]
+    return {"text": passages[i]["text"][start:end], "document": passages[i]["document"]}
 
 
 def auc(scores: Sequence[float], truth: Sequence[bool]) -> float:
@@ -97,15 +95,45 @@ def refused_at(scores: Sequence[float], truth: Sequence[bool], false: float) -> 
     return sum(s < cut for s in bad) / max(1, len(bad))
 
 
+def score(
+    rows: Sequence[dict[str, Any]], read: Sequence[Sequence[Reading]], model: EvidenceModel, k: int
+) -> dict[str, Any]:
+    """Every measure over one split, with n and 95 % intervals. `released` counts a refused question as wrong."""
+    weight, limit = model.calibration.answers_weight, model.calibration.refuse_below
+    got = [predict(row, r, weight) for row, r in zip(rows, read, strict=True)]
+    probability = [model.answerable(r) for r in read]
+    truth = [bool(row["answerable"]) for row in rows]
+    good = [(g, row, p >= limit) for g, row, p in zip(got, rows, probability, strict=True) if row["answers"]]
+    f1 = [token_f1(g["text"], row["answers"]) for g, row, _ in good]
+    rates = {
+        "retrieved": [float(any(p["spans"] for p in given(row, k))) for _, row, _ in good],
+        "exact_match": [float(exact_match(g["text"], row["answers"])) for g, row, _ in good],
+        "token_f1": f1,
+        "source_right": [float(g["document"] == row["document"]) for g, row, _ in good],
+        "token_f1_released": [f * kept for f, (_, _, kept) in zip(f1, good, strict=True)],
+        "source_right_of_released": [float(g["document"] == row["document"]) for g, row, kept in good if kept],
+        "refusal": [float(p < limit) for p, t in zip(probability, truth, strict=True) if not t],
+        "false_refusal": [float(p < limit) for p, t in zip(probability, truth, strict=True) if t],
+    }
+    return {
+        "n": len(rows),
+        "passages": k,
+        **{name: asdict(interval) for name, values in rates.items() if (interval := rate_interval(values))},
+        "auc": auc(probability, truth),
+        "refusal_at_10_percent_false": refused_at(probability, truth, 0.1),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, required=True)
-    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True, help="what finish.py wrote, or a run's folder")
     parser.add_argument("--split", default="validation", choices=("validation", "test"))
     parser.add_argument("--sets", default="squad_v1,squad_v2")
-    parser.add_argument("-n", type=int, default=300)
-    parser.add_argument("-k", type=int, default=5, help="passages read")
+    parser.add_argument("-n", type=int, default=400)
+    parser.add_argument("-k", type=int, default=DEPTH, help="passages read")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--out", type=Path, help="a file for the report as JSON")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with args.rows.open(encoding="utf-8") as lines:
@@ -114,23 +142,18 @@ def main() -> None:
     model = load(args.model)
     started = time.perf_counter()
     read = read_all(model, rows, args.k)
-    ms = 1e3 * (time.perf_counter() - started) / len(rows)
-    truth = [r["answerable"] for r in rows]
-    found = [any(p["about"] and p["rank"] and p["rank"] <= args.k for p in r["passages"]) for r in rows]
-    retrieved = f"own passage retrieved {sum(found) / len(rows):.3f}"
-    print(f"n={len(rows)} answerable={sum(truth)} {retrieved} ms={ms:.0f}")
-    for weight in (0.0, 0.5, 1.0, 2.0):
-        got = [predict(row, r, weight) for row, r in zip(rows, read, strict=True)]
-        good = [(g, r) for g, r in zip(got, rows, strict=True) if r["answers"]]
-        em = sum(exact_match(g["text"], r["answers"]) for g, r in good) / len(good)
-        f1 = sum(token_f1(g["text"], r["answers"]) for g, r in good) / len(good)
-        source = sum(g["document"] == r["document"] for g, r in good) / len(good)
-        line = f"weight {weight}: EM {em:.3f} F1 {f1:.3f} source {source:.3f} |"
-        for name in ("margin", "answers", "answers_of_best"):
-            scores = [g[name] for g in got]
-            line += f" {name} AUC {auc(scores, truth):.3f} refused@.10 {refused_at(scores, truth, 0.1):.2f};"
-        both = [g["margin"] + g["answers_of_best"] for g in got]
-        print(line + f" sum AUC {auc(both, truth):.3f} refused@.10 {refused_at(both, truth, 0.1):.2f}")
+    report = {
+        "split": args.split,
+        "sets": args.sets,
+        "model": model.digest,
+        "ms_a_question": 1e3 * (time.perf_counter() - started) / len(rows),
+        **score(rows, read, model, args.k),
+        "environment": {**environment(), "threads": args.threads},
+    }
+    text = json.dumps(report, indent=2) + "\n"
+    print(text, end="")
+    if args.out:
+        args.out.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

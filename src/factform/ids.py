@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +52,24 @@ def version_id(data: bytes) -> str:
 def chunk_id(document: str, version: str, start: int, end: int) -> str:
     """Id of the chunk `[start, end)` of one version of one document."""
     return sha256_json(["chunk", document, version, start, end])[:24]
+
+
+FolderState = tuple[tuple[str, int, int, int], ...]
+"""(path, size, time of change in ns, inode) of each file in a folder."""
+
+SETTLED = 2.0
+
+
+def folder_state(folder: Path) -> FolderState | None:
+    """What `folder` holds, cheaply: equal states mean that no file was written, replaced, added or removed since.
+
+    None where a file was written less than SETTLED seconds ago: clocks of files are coarse, and a second change could
+    leave the same time.
+    """
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        stat = path.stat()
+        if abs(time.time() - stat.st_mtime) < SETTLED:
+            return None
+        found.append((str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino))
+    return tuple(found)

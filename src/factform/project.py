@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from factform import __version__
 from factform.errors import BehaviorError, CaseError, FactformError, ModelError, ProjectError
+from factform.ids import FolderState, folder_state
 from factform.records import AdapterInfo, Answer, Behavior, Case, Chunk, Mode, Receipt, SearchResult, Source
 from factform.settings import FILE, STATE, TEMPLATE, Settings, load_settings
 from factform.sources import find_files, read_files, read_jsonl
@@ -57,6 +58,7 @@ class Project:
     def __init__(self, folder: Path, settings: Settings, report: Report = _silent):
         self.folder, self.settings, self.report = folder, settings, report
         self.state = folder / STATE
+        self._behaviors: dict[str, tuple[FolderState | None, Behavior]] = {}
 
     @classmethod
     def init(cls, folder: Path | str = ".") -> Project:
@@ -266,7 +268,11 @@ class Project:
         if not folder.is_dir():
             known = ", ".join(self.behaviors()) or "none"
             raise BehaviorError(name, [f"behaviors/{name}: there is no such folder; there are {known}"])
-        return load_behavior(folder)
+        state = folder_state(folder)
+        held = self._behaviors.get(name)
+        if held is None or state is None or held[0] != state:
+            held = self._behaviors[name] = state, load_behavior(folder)
+        return held[1]
 
     def behaviors(self) -> list[str]:
         """Names of the folders under behaviors/, whether they can be used or not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -341,3 +342,16 @@ def test_doctor_and_version(run: Run, project: Path) -> None:
     found = run("version", "--json").json
     assert set(found) == {"factform", "python", "packages"}
     assert found["factform"] in run("version").out
+
+
+def test_a_behavior_edited_between_two_questions_is_read_again(project: Path) -> None:
+    with Project.open(project) as opened:
+        name = opened.behaviors()[0]
+        folder = project / "behaviors" / name
+        for path in folder.iterdir():
+            os.utime(path, (1e9, 1e9))
+        first = opened.behavior(name)
+        assert opened.behavior(name) is first
+        text = folder / "instructions.md"
+        text.write_text(text.read_text("utf-8") + "\nOne rule more.\n", "utf-8")
+        assert "One rule more." in opened.behavior(name).instructions

@@ -36,6 +36,9 @@ class HashEncoder:
     def encode_tokens(self, texts: Sequence[str]) -> list[Vectors]:
         return [self.encode_query(text)[1] for text in texts]
 
+    def encode_both(self, texts: Sequence[str]) -> tuple[Vectors, list[Vectors]]:
+        return self.encode(texts), self.encode_tokens(texts)
+
     def encode_query(self, text: str) -> tuple[Vectors, Vectors]:
         words = re.findall(r"\w+", text.lower()) or ["<empty>"]
         tokens = np.stack([word_vector(word) for word in words])

@@ -20,9 +20,11 @@ from factform.facts.bert import Batch, BertConfig, forward, pad
 from factform.facts.evidence import (
     MAX_SPAN,
     QUOTE_WORDS,
+    SHIPPED,
     EncodedPair,
     EvidenceModel,
     batches,
+    belongs_to,
     best_spans,
     encode_pair,
     pack,
@@ -260,9 +262,55 @@ def test_another_embedder_or_a_damaged_file_is_refused(folders: tuple[Path, Path
         EvidenceModel.open(own, embedder)
 
 
-def test_long_passages_lose_their_end_and_never_the_question(folders: tuple[Path, Path]) -> None:
+def test_the_end_of_what_is_longer_is_cut(folders: tuple[Path, Path]) -> None:
     tokenizer = pair_tokenizer(folders[1])
-    pair = encode_pair(tokenizer, "What is the rent?", "Lease", "rent " * 1000)
-    assert len(pair.encoding.ids) == 256  # what the embedder has positions for
-    question = [i for i, part in enumerate(pair.encoding.sequence_ids) if part == 0]
-    assert len(question) == len(tokenizer.encode("What is the rent?", add_special_tokens=False).ids)
+    for question, text in (("What is the rent?", "rent " * 1000), ("what " * 1000, "The rent is 1,480 euros.")):
+        pair = encode_pair(tokenizer, question, "Lease", text)
+        assert len(pair.encoding.ids) == 256  # what the embedder has positions for
+        whole = min(question, f"Lease\n{text}", key=len)
+        kept = pair.encoding.sequence_ids.count(0 if whole == question else 1)
+        assert kept == len(tokenizer.encode(whole, add_special_tokens=False).ids)
+
+
+def test_any_question_can_be_read(model: EvidenceModel) -> None:
+    for question in ("", "what " * 1000, "broken \ud800 paste", "\x00", "収入は?"):
+        got = model.weigh(question, SearchResult(hits(), {}))
+        assert got.answerable is not None
+        assert len(got.hits) == 3
+
+
+def test_a_card_that_lacks_something_is_named(folders: tuple[Path, Path]) -> None:
+    own, embedder = folders
+    for text in ("", "{}", '{"embedder_sha256": "x", "calibration": {"bias": 1}}'):
+        (own / "evidence.json").write_text(text)
+        with pytest.raises(ModelError, match=r"evidence\.json"):
+            EvidenceModel.open(own, embedder)
+
+
+def test_whether_a_model_belongs_to_an_embedder_is_told_by_its_card(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    own, embedder = folders
+    assert belongs_to(own, embedder)
+    assert not belongs_to(SHIPPED, embedder)
+
+
+def test_what_ships_is_small_and_complete() -> None:
+    names = {path.name for path in SHIPPED.iterdir()}
+    assert names == {"README.md", "evidence.json", "evidence.safetensors"}
+    assert (SHIPPED / "evidence.safetensors").stat().st_size < 30e6
+
+
+@pytest.mark.slow
+def test_the_model_that_ships_finds_an_answer_and_misses_none_that_is_not_there(minilm_dir: Path) -> None:
+    model = EvidenceModel.open(SHIPPED, minilm_dir)
+    (rent, boiler, pets) = hits()
+    found = SearchResult((boiler, pets, rent), {})
+    got = model.weigh("How much is the monthly rent for unit 7?", found)
+    best = got.hits[0]
+    assert best.evidence is not None
+    proposal = best.evidence.proposals[0]
+    assert best.chunk.text[proposal.start : proposal.end] == "1,480 euros"
+    assert best.chunk.text[proposal.quote_start : proposal.quote_end] == TEXTS[0]
+    missing = model.weigh("Who won the football match in Lisbon?", found)
+    assert got.answerable is not None
+    assert missing.answerable is not None
+    assert missing.answerable < model.calibration.refuse_below < got.answerable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from factform.facts.embed import Vectors
 from factform.facts.index import Row, search_text
 from factform.facts.rerank import DEPTH, WEIGHT, TokenVectors, maxsim, rerank
 from factform.facts.search import Scored
+from factform.facts.store import DataLayer
 from factform.ids import sha256_text
-from factform.records import Chunk
+from factform.records import Chunk, Source
 
 
 class CountingEncoder(HashEncoder):
@@ -72,3 +74,17 @@ def test_cache_is_by_what_was_encoded_and_bounded() -> None:
     assert encoder.encoded[2:] == [search_text(chunk("1", "alpha beta", title="renamed"))] == ["renamed\nalpha beta"]
     cache.of([two], encoder)
     assert encoder.encoded[3:] == ["gamma delta"]  # the least recently used one had to go
+
+
+def test_a_document_just_added_is_reranked_without_encoding_it_again(tmp_path: Path) -> None:
+    encoder = CountingEncoder()
+    with DataLayer.open(tmp_path, encoder) as layer:
+        layer.add([Source("lease", b"The monthly rent is 1,480 euros.", "lease.txt")])
+        encoder.encoded.clear()
+        (hit,) = layer.search("rent?").hits
+        assert encoder.encoded == []
+        kept = hit.score
+    with DataLayer.open(tmp_path, encoder) as layer:  # another process has to encode it, to the same end
+        (hit,) = layer.search("rent?").hits
+        assert len(encoder.encoded) == 1
+        assert hit.score == pytest.approx(kept, abs=1e-6)

@@ -296,3 +296,29 @@ def test_the_pointer_survives_kill_9(root: Path, tmp_path: Path) -> None:
         assert registry.get(root, "figures").digest == a
     assert seen == {a, b}
     assert len(registry.history(root, "figures")) > 12
+
+
+def test_an_adapter_is_hashed_again_only_when_a_file_of_it_changed(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = registry.add(root, make(tmp_path / "n", 1), new())
+    folder = registry.adapter_folder(root, info)
+    hashed: list[str] = []
+    verify = registry.verify
+    monkeypatch.setattr(registry, "verify", lambda root, digest: (hashed.append(digest), verify(root, digest)))
+    registry.get(root, info.digest)
+    registry.get(root, info.digest)
+    assert len(hashed) == 2  # just written: the clock of files is too coarse to be trusted
+    for path in folder.iterdir():
+        os.utime(path, (1e9, 1e9))
+    for _ in range(3):
+        registry.get(root, info.digest)
+    assert len(hashed) == 3
+    path = folder / "adapter.safetensors"
+    path.chmod(0o644)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, (1e9 + 1, 1e9 + 1))
+    with pytest.raises(RegistryError, match="was changed"):
+        registry.get(root, info.digest)

@@ -45,6 +45,8 @@ class Encoder(Protocol):
 
     def encode_tokens(self, texts: Sequence[str]) -> list[Vectors]: ...
 
+    def encode_both(self, texts: Sequence[str]) -> tuple[Vectors, list[Vectors]]: ...
+
     def encode_query(self, text: str) -> tuple[Vectors, Vectors]: ...
 
     def count_tokens(self, text: str) -> int: ...
@@ -108,15 +110,22 @@ class Embedder:
         self._run(texts, keep)
         return out
 
-    def encode_query(self, text: str) -> tuple[Vectors, Vectors]:
-        """Sentence vector [dim] and token vectors [tokens, dim] of one text, from one forward pass."""
-        found: list[tuple[Vectors, Vectors]] = []
+    def encode_both(self, texts: Sequence[str]) -> tuple[Vectors, list[Vectors]]:
+        """Sentence vectors and token vectors of each text, from one forward pass."""
+        whole = np.zeros((len(texts), self.dim), np.float32)
+        tokens = [np.zeros((0, self.dim), np.float32)] * len(texts)
 
         def keep(place: int, hidden: Tensor, encoding: Encoding) -> None:
-            found.append((_unit(hidden.mean(0)).numpy(), _unit(hidden[_ordinary(encoding)]).numpy()))
+            whole[place] = _unit(hidden.mean(0)).numpy()
+            tokens[place] = _unit(hidden[_ordinary(encoding)]).numpy()
 
-        self._run([text], keep)
-        return found[0]
+        self._run(texts, keep)
+        return whole, tokens
+
+    def encode_query(self, text: str) -> tuple[Vectors, Vectors]:
+        """Sentence vector [dim] and token vectors [tokens, dim] of one text, from one forward pass."""
+        whole, tokens = self.encode_both([text])
+        return whole[0], tokens[0]
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text`, special ones not counted, nothing cut off."""

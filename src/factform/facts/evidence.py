@@ -35,7 +35,8 @@ SHIPPED = Path(__file__).with_name("weights")
 """Folder of the model that comes with the package."""
 
 MAX_LENGTH = 320
-"""Tokens of question, header and passage together; the passage's end is cut, which a chunk of 160 never reaches."""
+"""Tokens of question, header and passage together. The end of the longer of the two is cut: of a chunk of 160 tokens
+under an ordinary question nothing is."""
 
 MAX_SPAN = 30
 """Tokens of an answer span: 99 % of the answers in the training data are shorter."""
@@ -136,7 +137,7 @@ def pair_tokenizer(folder: Path) -> Tokenizer:
         raise ModelError(f"tokenizer.json in {folder} cannot be read: {error}; fetch the embedder again") from error
     tokenizer.no_padding()
     length = min(MAX_LENGTH, read_bert_config(folder).max_position_embeddings)
-    tokenizer.enable_truncation(length, strategy="only_second")
+    tokenizer.enable_truncation(length, strategy="longest_first")
     return tokenizer
 
 
@@ -165,10 +166,26 @@ def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+@dataclass(frozen=True)
+class Card:
+    """What evidence.json says: the digest of the weights the model was grown from, and the calibration."""
+
+    embedder_sha256: str
+    calibration: Calibration
+
+
+def read_card(folder: Path) -> Card:
+    """The card of the model in `folder`. Raises ModelError."""
+    try:
+        raw = json.loads((folder / "evidence.json").read_text("utf-8"))
+        return Card(str(raw["embedder_sha256"]), Calibration(**raw["calibration"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"the evidence model in {folder} cannot be read: evidence.json: {error!r}") from error
+
+
 def belongs_to(folder: Path, embedder: Path) -> bool:
     """Whether the evidence model in `folder` was grown from the embedder in `embedder`."""
-    card = json.loads((folder / "evidence.json").read_text("utf-8"))
-    return bool(card["embedder_sha256"] == sha256_file(embedder / "model.safetensors"))
+    return read_card(folder).embedder_sha256 == sha256_file(embedder / "model.safetensors")
 
 
 class EvidenceModel:
@@ -191,24 +208,22 @@ class EvidenceModel:
 
         Raises ModelError where a file is damaged or the embedder is another one.
         """
+        card = read_card(folder)
         try:
-            card = json.loads((folder / "evidence.json").read_text("utf-8"))
             own = load_file(folder / "evidence.safetensors")
             base = load_file(embedder / "model.safetensors")
         except (OSError, ValueError, SafetensorError) as error:
             raise ModelError(f"the evidence model in {folder} cannot be read: {error}") from error
         found = sha256_file(embedder / "model.safetensors")
-        if found != card["embedder_sha256"]:
+        if found != card.embedder_sha256:
             raise ModelError(
-                f"the evidence model in {folder} was grown from weights {card['embedder_sha256'][:12]}, "
+                f"the evidence model in {folder} was grown from weights {card.embedder_sha256[:12]}, "
                 f'{embedder} holds {found[:12]}: set answer.evidence = "off", or train one for it (recipes/reader)'
             )
         shared = {k.removeprefix("bert."): v.float() for k, v in base.items() if v.is_floating_point()}
         weights = {**shared, **unpack(own)}
         digest = sha256_file(folder / "evidence.safetensors")
-        return cls(
-            read_bert_config(embedder), weights, pair_tokenizer(embedder), Calibration(**card["calibration"]), digest
-        )
+        return cls(read_bert_config(embedder), weights, pair_tokenizer(embedder), card.calibration, digest)
 
     def weigh(self, question: str, found: SearchResult, *, depth: int = DEPTH) -> SearchResult:
         """`found` with its first `depth` hits read, put in the order of their evidence, and the rest behind them."""
@@ -248,6 +263,8 @@ class EvidenceModel:
 
     def read(self, question: str, passages: Sequence[tuple[str, str]], *, spans: int = 5) -> list[Reading]:
         """What each `(header, text)` says to the question, in the order given, up to `spans` spans each."""
+        # A lone surrogate (a broken paste) is in no UTF-8 text: the tokenizer would refuse it.
+        question = question.encode("utf-8", "replace").decode("utf-8")
         pairs = [encode_pair(self._tokenizer, question, header, text) for header, text in passages]
         found: dict[int, Reading] = {}
         for places in batches([len(p.encoding.ids) for p in pairs]):

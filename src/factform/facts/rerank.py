@@ -53,6 +53,12 @@ class TokenVectors:
                 self._keep(key, known[key])
         return [known[key] for key in keys]
 
+    def put(self, chunks: Sequence[Chunk], vectors: Sequence[Vectors]) -> None:
+        """Hold what was encoded elsewhere: the token vectors of `search_text` of each chunk."""
+        with self._lock:
+            for chunk, each in zip(chunks, vectors, strict=True):
+                self._keep(sha256_text(search_text(chunk)), each.astype(np.float16))
+
     def _keep(self, key: str, vectors: NDArray[np.float16]) -> None:
         if key not in self._held:
             self._size += vectors.nbytes

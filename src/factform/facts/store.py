@@ -54,8 +54,8 @@ class DataLayer:
         self._current = CurrentIndex(
             folder, ledger, embedder=encoder.digest, dim=encoder.dim, chunk_tokens=chunk_tokens
         )
-        self._writer = Writer(folder, encoder, chunk_tokens, ledger, lock, self._current)
         self._tokens = TokenVectors()
+        self._writer = Writer(folder, encoder, chunk_tokens, ledger, lock, self._current, self._tokens)
 
     @classmethod
     def open(

@@ -31,12 +31,16 @@ from factform.facts.embed import Encoder, Vectors
 from factform.facts.index import Index, Row, remove_tables, search_text
 from factform.facts.ledger import Ledger, VersionRow, WriterLock
 from factform.facts.parse import parse
+from factform.facts.rerank import TokenVectors
 from factform.ids import canonical_json, sha256, version_id
 from factform.records import Chunk, Receipt, Source
 
 BATCH_DOCUMENTS = 32
 BATCH_BYTES = 256 << 10
 """Documents and bytes that share a Lance commit: embedding is faster in bulk, and a commit costs some 20 ms."""
+
+KEPT_CHUNKS = 64
+"""Chunks of a batch up to which their token vectors are kept for reranking: a document or a few, not a bulk load."""
 
 MAX_REPLAYS = 2
 """Times a document may be replayed after a crash: one that crashes its parser must not do so at every opening."""
@@ -58,7 +62,14 @@ class Writer:
     """What writes to a data layer, one process at a time: whoever holds `lock`."""
 
     def __init__(
-        self, folder: Path, encoder: Encoder, chunk_tokens: int, ledger: Ledger, lock: WriterLock, current: CurrentIndex
+        self,
+        folder: Path,
+        encoder: Encoder,
+        chunk_tokens: int,
+        ledger: Ledger,
+        lock: WriterLock,
+        current: CurrentIndex,
+        tokens: TokenVectors,
     ):
         self.folder = folder
         self._blobs = folder / "blobs"
@@ -67,6 +78,7 @@ class Writer:
         self._ledger = ledger
         self._lock = lock
         self._current = current
+        self._tokens = tokens
 
     def add(self, sources: Iterable[Source], *, progress: Progress | None = None) -> list[Receipt]:
         """Receipts of `sources`, in order; what they say is then on disk and in the index."""
@@ -211,7 +223,7 @@ class Writer:
 
     def _commit(self, ready: Sequence[_Prepared]) -> float:
         """Embed and commit; returns when a search could find it. On return it is on disk for good."""
-        rows, vectors = self._embed(ready)
+        rows, vectors = self._embed(ready, keep_tokens=True)
         _failpoint("after_embed")
         index = self._current.get()
         index.replace(rows, vectors, [item.row.document for item in ready])
@@ -246,9 +258,16 @@ class Writer:
             return "no text was found in it"
         return _Prepared(row, blobs.put(self._blobs, [text])[0], chunks)
 
-    def _embed(self, ready: Sequence[_Prepared]) -> tuple[list[Row], Vectors]:
+    def _embed(self, ready: Sequence[_Prepared], *, keep_tokens: bool = False) -> tuple[list[Row], Vectors]:
+        """Rows and their vectors. With `keep_tokens` the token vectors of a few chunks are held for the first question
+        on them: reranking would compute the same forward pass again."""
         rows = [Row(piece, item.row.access) for item in ready for piece in item.chunks]
-        return rows, self._encoder.encode([search_text(row.chunk) for row in rows])
+        texts = [search_text(row.chunk) for row in rows]
+        if not keep_tokens or len(rows) > KEPT_CHUNKS:
+            return rows, self._encoder.encode(texts)
+        vectors, tokens = self._encoder.encode_both(texts)
+        self._tokens.put([row.chunk for row in rows], tokens)
+        return rows, vectors
 
     def _remove_from_index(self, documents: Sequence[str]) -> None:
         index = self._current.get()

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from factform.errors import RegistryError
 from factform.form.adapterfile import check_tensors
-from factform.ids import canonical_json, sha256_file, sha256_json
+from factform.ids import FolderState, canonical_json, folder_state, sha256_file, sha256_json
 from factform.records import AdapterInfo, as_json
 
 if TYPE_CHECKING:
@@ -84,11 +84,20 @@ def add(root: Path, folder: Path, new: NewAdapter) -> AdapterInfo:
 def get(root: Path, ref: str) -> AdapterInfo:
     """The adapter meant by `ref`: "behavior@digest12", a behavior's name (its promoted one) or a digest's beginning.
 
-    Its files are hashed and held against its name. Raises RegistryError for an unknown, ambiguous or damaged one.
+    Its files are hashed and held against its name, once as long as they stay as they are. Raises RegistryError for an
+    unknown, ambiguous or damaged one.
     """
     digest = _resolve(root, ref)
-    verify(root, digest)
+    state = folder_state(root / digest)
+    if state is None or state not in _VERIFIED:
+        verify(root, digest)
+    if state is not None:
+        _VERIFIED.add(state)
     return _info(root, digest)
+
+
+_VERIFIED: set[FolderState] = set()
+"""States of adapter folders whose files were hashed by this process."""
 
 
 def adapter_folder(root: Path, info: AdapterInfo) -> Path:

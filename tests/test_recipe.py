@@ -1,0 +1,89 @@
+"""The reader's recipe on a handful of questions: what it learns from, that it learns, that it goes on after a stop."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+RECIPE = Path(__file__).parent.parent / "recipes" / "reader"
+SETTINGS = {
+    "batch": 2, "passages": 2, "gold_share": 0.9, "epochs": 1.0, "steps": 6, "learning_rate": 3e-4,
+    "weight_decay": 0.01, "warmup": 0.1, "save_every": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.syspath_prepend(str(RECIPE))
+    import train_evidence
+
+    yield train_evidence
+    sys.modules.pop("train_evidence", None)
+
+
+def passage(text: str, rank: int | None, *, about: bool = False, answer: str = "") -> dict[str, Any]:
+    at = text.find(answer) if answer else -1
+    spans = [[at, at + len(answer)]] if at >= 0 else []
+    return {"document": f"d{rank}", "header": "Leases", "text": text, "rank": rank, "about": about, "spans": spans}
+
+
+def row(number: int, *, answerable: bool = True) -> dict[str, Any]:
+    rent = f"1,{number}80 euros"
+    own = passage(f"The rent of unit {number} is {rent} a month.", 2, about=True, answer=rent if answerable else "")
+    others = [passage("The boiler is serviced every 18 months.", 1), passage(f"It rained for {number} days.", 3)]
+    return {
+        "id": f"q{number}", "question": f"What is the rent of unit {number}?", "answerable": answerable,
+        "answers": [rent] if answerable else [], "passages": [others[0], own, others[1]],
+    }  # fmt: skip
+
+
+def test_a_group_holds_its_own_passage_and_none_that_answers_beside_it(recipe: Any) -> None:
+    asked = row(7)
+    asked["passages"].append(passage("Somewhere else the rent is 1,780 EUROS too.", 4))
+    for seed in range(20):
+        chosen = recipe.group(asked, random.Random(seed), 3, 1.0)
+        assert chosen[0]["about"]
+        assert len(chosen) == 3
+        assert not any("EUROS" in p["text"] for p in chosen)
+        assert not any(p["about"] for p in recipe.group(asked, random.Random(seed), 3, 0.0))
+    assert recipe.group(row(7, answerable=False), random.Random(0), 2, 1.0)[0]["about"]
+
+
+def test_the_marginal_is_one_softmax_over_all_passages(recipe: Any) -> None:
+    scores = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    scores[1, 3:] = float("-inf")
+    flat = torch.softmax(scores.reshape(-1), 0)
+    two = recipe.marginal(scores, [(2,), (), (4,)])
+    assert torch.allclose(two, -torch.log(flat[2] + flat[14]))
+    none = recipe.marginal(scores, [(), (), ()])  # "no answer" stands on the first token of each
+    assert torch.allclose(none, -torch.log(flat[0] + flat[5] + flat[10]))
+
+
+@pytest.mark.slow
+def test_it_learns_and_goes_on_after_a_stop_as_if_there_had_been_none(
+    recipe: Any, tmp_path: Path, minilm_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row(i, answerable=i % 4 > 0) for i in range(1, 9)]
+    whole = recipe.train(rows, SETTINGS, 0, tmp_path / "whole")
+    batch_of = recipe.batch_of
+
+    def stop_at_four(given: Any, settings: Any, seed: int, step: int, tokenizer: Any) -> Any:
+        if step == 3:
+            raise KeyboardInterrupt
+        return batch_of(given, settings, seed, step, tokenizer)
+
+    monkeypatch.setattr(recipe, "batch_of", stop_at_four)
+    with pytest.raises(KeyboardInterrupt):
+        recipe.train(rows, SETTINGS, 0, tmp_path / "part")
+    monkeypatch.setattr(recipe, "batch_of", batch_of)
+    again = recipe.train(rows, SETTINGS, 0, tmp_path / "part")
+    start = recipe.new_weights(minilm_dir, 0)
+    for name, tensor in whole.items():
+        assert torch.allclose(tensor, again[name], atol=1e-5), name
+        assert torch.equal(tensor, start[name]) == (name in recipe.FROZEN), name
