@@ -190,7 +190,7 @@ def weighed_bench(reader: Reader, found: tuple[Hit, ...], answerable: float) -> 
     return bench
 
 
-USE = EvidenceUse(PLAIN_SPAN, proposals=1, refuse_below=0.4)
+USE = EvidenceUse("digest", PLAIN_SPAN, proposals=1, refuse_below=0.4)
 
 
 def test_too_little_evidence_is_a_refusal_without_asking_the_model(tiny: Reader) -> None:
@@ -198,7 +198,13 @@ def test_too_little_evidence_is_a_refusal_without_asking_the_model(tiny: Reader)
     got = answer(Ask("What is the rent?", evidence=USE), bench.parts)
     assert (got.status, got.completion_tokens) == ("not_in_documents", 0)
     assert "probability 0.39, below 0.40" in got.reason
-    assert bench.records[0].generation == {"answerable": 0.39, "refuse_below": 0.4}
+    assert bench.records[0].generation == {"evidence": "digest", "answerable": 0.39, "refuse_below": 0.4}
+    offered, nothing, _ = sorted(bench.records[0].prompt["passages"], key=lambda p: -len(p["proposals"]))
+    at = TEXTS[0].index("1,480")
+    assert offered["proposals"] == [
+        {"start": at, "end": at + 11, "quote_start": 0, "quote_end": len(TEXTS[0]), "score": 0.0}
+    ]
+    assert nothing["proposals"] == []
     assert (got.ms["search"], got.ms["rerank"]) == (2.0, 1.0)
 
 

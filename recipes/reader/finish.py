@@ -20,7 +20,7 @@ from evaluate import load, predict, read_all
 from safetensors.torch import load_file, save_file
 from scipy.optimize import minimize
 
-from factform.facts.evidence import DEPTH, Calibration, Reading, best_score, logistic, pack
+from factform.facts.evidence import DEPTH, Calibration, Reading, features, logistic, pack
 from factform.ids import sha256_file
 from factform.measure.metrics import token_f1
 from factform.model.fetch import DEFAULT_EMBEDDER, fetch_model
@@ -41,17 +41,15 @@ def answers_weight(rows: Sequence[dict[str, Any]], readings: Sequence[Sequence[R
 
 def fit(rows: Sequence[dict[str, Any]], readings: Sequence[Sequence[Reading]]) -> Calibration:
     """Logistic regression of "answerable and its passage was read" on margin and answers logit."""
-    features = np.array(
-        [[1.0, max(map(best_score, r)) - max(x.none for x in r), max(x.answers for x in r)] for r in readings]
-    )
+    inputs = np.array([[1.0, *features(r)] for r in readings])
     truth = np.array([float(row["answerable"]) for row in rows])
 
     def loss(w: np.ndarray) -> float:
-        z = features @ w
+        z = inputs @ w
         return float(np.mean(np.logaddexp(0, z) - truth * z)) + 1e-4 * float(w @ w)
 
     bias, margin, answers = minimize(loss, np.zeros(3)).x.tolist()
-    scores = sorted(logistic(float(f @ [bias, margin, answers])) for f, t in zip(features, truth, strict=True) if t)
+    scores = sorted(logistic(float(f @ [bias, margin, answers])) for f, t in zip(inputs, truth, strict=True) if t)
     limit = scores[int(FALSE_REFUSALS * len(scores))]
     return Calibration(answers_weight(rows, readings), bias, margin, answers, round(limit, 4))
 

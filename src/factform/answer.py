@@ -81,9 +81,10 @@ class Parts:
 class EvidenceUse:
     """What is made of the hits' evidence: only the best `proposals` over all passages may be quoted (0: any words), and
     below a probability of `refuse_below` that the passages hold the answer nothing is written. `plain` is the contract
-    of a question without a behavior.
+    of a question without a behavior, `model` the digest of the model that read.
     """
 
+    model: str = ""
     plain: Contract = PLAIN
     proposals: int = 0
     refuse_below: float = 0.0
@@ -347,11 +348,12 @@ def make_record(
     )
 
 
-def evidence_facts(ask: Ask, given: Given) -> dict[str, float]:
-    """How likely the passages hold the answer, and the limit it was held against; nothing where nobody looked."""
+def evidence_facts(ask: Ask, given: Given) -> dict[str, Any]:
+    """Which model read the passages, how likely they hold the answer, and the limit; empty where none read."""
     if given.answerable is None:
         return {}
-    return {"answerable": given.answerable, "refuse_below": ask.evidence.refuse_below}
+    use = ask.evidence
+    return {"evidence": use.model, "answerable": given.answerable, "refuse_below": use.refuse_below}
 
 
 def release(ask: Ask, parts: Parts, record: AnswerRecord, written: Generation | None, record_id: str) -> Answer:

@@ -71,7 +71,7 @@ def _valid_free(ask: Ask, got: Answer, parts: Parts) -> bool | None:
     if got.interventions is None:
         return None
     if got.completion_tokens == 0:
-        return True  # nothing found, so nothing was written: the refusal is the system's own
+        return True  # the model was not asked: a refusal, or the only answer left, is the system's own
     if got.interventions == 0:
         return got.status != "refused"
     return free_validity(ask, parts)

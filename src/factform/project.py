@@ -504,6 +504,7 @@ class Project:
         # The card's limit is for plain questions: other documents and questions are other odds (docs/log.md).
         card = 0.0 if behavior else self.evidence.calibration.refuse_below
         return EvidenceUse(
+            model=self.evidence.digest,
             # A server keeps to a JSON Schema, which cannot say that an answer is words of its quote.
             plain=PLAIN if self.settings.model.url or not section.proposals else PLAIN_SPAN,
             proposals=section.behavior_proposals if behavior else section.proposals,

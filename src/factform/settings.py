@@ -51,10 +51,9 @@ class AnswerSettings(BaseModel):
     """How plain questions are answered and what a record keeps.
 
     `evidence` names the model that reads the passages first: "auto" (the one that ships, if it was grown from this
-    project's embedder), "off" or a folder. Its best `proposals` (with a
-    behavior `behavior_proposals`) are what may be quoted. Below a probability of `refuse_below` that they hold the
-    answer nothing is written; -1 takes what the model's card says for a plain question, and leaves refusing to the
-    behavior elsewhere.
+    project's embedder), "off" or a folder. Its best `proposals` (with a behavior `behavior_proposals`) are what may be
+    quoted. Below a probability of `refuse_below` that they hold the answer nothing is written; -1 takes what the
+    model's card says for a plain question, and leaves refusing to the behavior elsewhere.
     """
 
     model_config = _STRICT

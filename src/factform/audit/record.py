@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import metadata
 from typing import Any
@@ -101,11 +101,19 @@ def prompt_parts(prompt: Prompt, passages: Sequence[Passage], keep_text: bool) -
     """
     parts: dict[str, Any] = {
         "header_sha256": sha256_text(prompt.header),
-        "passages": [{"label": passage.label, "chunk": passage.chunk.id} for passage in passages],
+        "passages": [_passage(passage) for passage in passages],
         "blocks_sha256": [sha256_text(block) for block in prompt.blocks],
         "tail_sha256": sha256_text(prompt.tail),
     }
     return {**parts, "text": prompt.text} if keep_text else parts
+
+
+def _passage(passage: Passage) -> dict[str, Any]:
+    """Label and chunk, and what was proposed of it where an evidence model left nothing else to be quoted."""
+    told: dict[str, Any] = {"label": passage.label, "chunk": passage.chunk.id}
+    if passage.proposals is None:
+        return told
+    return {**told, "proposals": [asdict(proposal) for proposal in passage.proposals]}
 
 
 def generation_facts(generation: Generation) -> dict[str, Any]:

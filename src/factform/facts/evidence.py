@@ -1,8 +1,8 @@
 """Evidence before words: how relevant a passage is to a question, whether it answers it, and which span does.
 
 Knows nothing of language models, contracts or stores. One cross-encoder grown from the embedder: its own encoder
-layers and three small heads, over the embedder's word embeddings, which stayed as they were in training. So the model
-belongs to one embedder, by digest, and ships without two thirds of its parameters.
+layers and two linear heads, over the embedder's word embeddings, which stayed as they were in training. So the model
+belongs to one embedder, by digest, and ships without half of its parameters.
 
 Start and end scores of all passages of a question are on one scale (trained under one softmax over all of them and
 "no answer", after Clark and Gardner 2018, "Simple and Effective Multi-Paragraph Reading Comprehension").
@@ -28,6 +28,7 @@ from factform.errors import ModelError
 from factform.facts.bert import BertConfig, forward, pad, read_bert_config
 from factform.facts.chunk import sentences
 from factform.facts.layout import trimmed
+from factform.facts.search import printable
 from factform.ids import sha256_file
 from factform.records import Evidence, Hit, Proposal, SearchResult
 
@@ -248,8 +249,8 @@ class EvidenceModel:
     def answerable(self, readings: Sequence[Reading]) -> float:
         """Probability that one of the passages holds the answer."""
         c = self.calibration
-        margin = max(map(best_score, readings)) - max(r.none for r in readings)
-        return logistic(c.bias + c.margin * margin + c.answers * max(r.answers for r in readings))
+        margin, answers = features(readings)
+        return logistic(c.bias + c.margin * margin + c.answers * answers)
 
     def _hit(self, rank: int, hit: Hit, reading: Reading) -> Hit:
         answers, relevant, score = logistic(reading.answers), logistic(reading.relevant), self.score(reading)
@@ -263,9 +264,7 @@ class EvidenceModel:
 
     def read(self, question: str, passages: Sequence[tuple[str, str]], *, spans: int = 5) -> list[Reading]:
         """What each `(header, text)` says to the question, in the order given, up to `spans` spans each."""
-        # A lone surrogate (a broken paste) is in no UTF-8 text: the tokenizer would refuse it.
-        question = question.encode("utf-8", "replace").decode("utf-8")
-        pairs = [encode_pair(self._tokenizer, question, header, text) for header, text in passages]
+        pairs = [encode_pair(self._tokenizer, printable(question), header, text) for header, text in passages]
         found: dict[int, Reading] = {}
         for places in batches([len(p.encoding.ids) for p in pairs]):
             with torch.inference_mode():
@@ -289,6 +288,11 @@ def batches(lengths: Sequence[int]) -> list[list[int]]:
 def best_score(reading: Reading) -> float:
     """Score of the best span; of a passage without any token to read, minus infinity made finite."""
     return reading.spans[0][2] if reading.spans else -1e4
+
+
+def features(readings: Sequence[Reading]) -> tuple[float, float]:
+    """What the probability of an answer is made of: the best span's lead over "no answer", the best answers logit."""
+    return max(map(best_score, readings)) - max(r.none for r in readings), max(r.answers for r in readings)
 
 
 def logistic(x: float) -> float:

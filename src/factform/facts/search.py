@@ -48,3 +48,8 @@ def fuse(found: Sequence[Found], question: Vectors) -> list[Scored]:
 def ranked(scored: Sequence[Scored]) -> list[Scored]:
     """Best first; equal scores in the order of their chunk ids, so that a ranking never depends on storage order."""
     return sorted(scored, key=lambda item: (-item.score, item.row.chunk.id))
+
+
+def printable(question: str) -> str:
+    """A question as valid Unicode: a lone surrogate (a broken paste) cannot be in any document anyway."""
+    return question.encode("utf-8", "replace").decode("utf-8")

@@ -20,7 +20,7 @@ from factform.facts.index import Found, damaged
 from factform.facts.ledger import Ledger, VersionRow, WriterLock
 from factform.facts.rerank import TokenVectors
 from factform.facts.rerank import rerank as rerank_by_tokens
-from factform.facts.search import CANDIDATES, fuse
+from factform.facts.search import CANDIDATES, fuse, printable
 from factform.facts.writer import Progress, Writer
 from factform.ids import sha256_text, version_id
 from factform.records import Chunk, Hit, Receipt, SearchResult, Source
@@ -128,9 +128,9 @@ class DataLayer:
     ) -> SearchResult:
         """The `k` best passages for a question. `allowed` are the reader's labels; None sees everything."""
         start = time.perf_counter()
-        vector, tokens = self._encoder.encode_query(_printable(question))
+        vector, tokens = self._encoder.encode_query(printable(question))
         embedded = time.perf_counter()
-        found = self._candidates(_printable(question), vector, max(CANDIDATES, k), allowed)
+        found = self._candidates(printable(question), vector, max(CANDIDATES, k), allowed)
         hidden = set(self._ledger.removing())
         scored = fuse([item for item in found if item.row.chunk.document not in hidden], vector)
         searched = time.perf_counter()
@@ -231,11 +231,6 @@ class DataLayer:
             "chunk_tokens": self._chunk_tokens,
             "sqlite": sqlite3.sqlite_version,
         }
-
-
-def _printable(question: str) -> str:
-    """A question as valid Unicode: a lone surrogate (a broken paste) cannot be in any document anyway."""
-    return question.encode("utf-8", "replace").decode("utf-8")
 
 
 def _size(folder: Path) -> int:
