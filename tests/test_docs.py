@@ -17,6 +17,7 @@ import torch
 
 import factform.project
 from factform.cli import main
+from factform.ids import sha256_file
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -310,3 +311,23 @@ def test_the_readme_shows_the_committed_report(table: ModuleType) -> None:
         assert "Not measured" in readme.split(table.BEGIN)[1].split(table.END)[0]
         return
     assert table.replaced(readme, table.block(json.loads(table.REPORT.read_text("utf-8")))) == readme
+
+
+@pytest.mark.parametrize(
+    ("report", "metrics"),
+    [
+        (
+            "evidence.json",
+            ["exact_match", "token_f1", "source_right", "retrieved", "refusal", "false_refusal", "token_f1_released"],
+        ),
+        ("evidence-tables.json", ["token_f1"]),
+    ],
+)
+def test_the_card_of_the_evidence_model_shows_the_committed_reports(report: str, metrics: list[str]) -> None:
+    folder = ROOT / "src" / "factform" / "facts" / "weights"
+    card = (folder / "README.md").read_text("utf-8")
+    made = json.loads((ROOT / "benchmarks" / "results" / report).read_text("utf-8"))
+    assert made["model"] == sha256_file(folder / "evidence.safetensors")
+    for metric in metrics:
+        value, low, high = (100 * made[metric][key] for key in ("value", "low", "high"))
+        assert f"{value:.1f} % [{low:.1f}, {high:.1f}] | n={made[metric]['n']} |" in card, metric

@@ -119,8 +119,8 @@ def score(
         "n": len(rows),
         "passages": k,
         **{name: asdict(interval) for name, values in rates.items() if (interval := rate_interval(values))},
-        "auc": auc(probability, truth),
-        "refusal_at_10_percent_false": refused_at(probability, truth, 0.1),
+        "auc": auc(probability, truth) if len(set(truth)) == 2 else None,
+        "refusal_at_10_percent_false": refused_at(probability, truth, 0.1) if len(set(truth)) == 2 else None,
     }
 
 
