@@ -1,6 +1,8 @@
 """Train the evidence model: MiniLM grown into a cross-encoder with relevance, answerability and span heads.
 
-    python recipes/reader/train_evidence.py --rows build/reader/rows.jsonl --out build/reader/evidence-0 --seed 0
+    python recipes/reader/train_evidence.py --rows build/reader/rows.jsonl --out build/reader/first-0 --seed 0
+    python recipes/reader/train_evidence.py --stage second --from build/reader/first-0 --seed 0 \
+        --rows build/reader/rows.jsonl build/reader/generated.jsonl --out build/reader/evidence-0
 
 Each question comes with its own passage and retrieved ones that do not answer it. One softmax over the tokens of all
 of them and "no answer" teaches spans; every pair's first token says whether it answers and whether it is about the
@@ -27,11 +29,14 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from factform.facts.bert import read_bert_config
+from factform.facts.bert import BertConfig, read_bert_config
 from factform.facts.evidence import EncodedPair, PairScores, encode_pair, pair_scores, pair_tokenizer
 from factform.model.fetch import DEFAULT_EMBEDDER, fetch_model
 
 SETTINGS = Path(__file__).with_name("settings.toml")
+PART = 8
+"""Pairs of one forward pass: those of a step are sorted by length, so that little is padded."""
+
 FROZEN = ("embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight")
 
 
@@ -121,7 +126,26 @@ def marginal(scores: Tensor, places: Sequence[Sequence[int]]) -> Tensor:
 # --- training ---------------------------------------------------------------------------------
 
 
-def new_weights(folder: Path, seed: int) -> dict[str, Tensor]:
+def scores_of(config: BertConfig, weights: dict[str, Tensor], pairs: Sequence[Pair]) -> PairScores:
+    """The scores of all pairs, computed in parts of like length."""
+    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].encoded.encoding.ids))
+    parts = [order[at : at + PART] for at in range(0, len(order), PART)]
+    scores = [pair_scores(config, weights, [pairs[i].encoded for i in part]) for part in parts]
+    width = max(part.start.shape[1] for part in scores)
+
+    def wide(tensor: Tensor) -> Tensor:
+        return F.pad(tensor, (0, width - tensor.shape[1]), value=float("-inf"))
+
+    back = torch.tensor(order).argsort()
+    return PairScores(
+        torch.cat([part.pair for part in scores])[back],
+        torch.cat([wide(part.start) for part in scores])[back],
+        torch.cat([wide(part.end) for part in scores])[back],
+    )
+
+
+def new_weights(folder: Path, seed: int, start: Path | None) -> dict[str, Tensor]:
+    """The embedder's weights with new heads; or those of the finished run in `start`."""
     loaded = load_file(folder / "model.safetensors")
     weights = {k.removeprefix("bert."): v.float() for k, v in loaded.items() if v.is_floating_point()}
     weights = {k: v for k, v in weights.items() if not k.startswith("pooler.")}
@@ -130,7 +154,7 @@ def new_weights(folder: Path, seed: int) -> dict[str, Tensor]:
     for head in ("pair", "span"):
         weights[f"heads.{head}.weight"] = torch.randn(2, hidden, generator=g) * 0.02
         weights[f"heads.{head}.bias"] = torch.zeros(2)
-    return weights
+    return {**weights, **load_file(start / "evidence.safetensors")} if start else weights
 
 
 def step_groups(rows: Sequence[dict[str, Any]], seed: int, batch: int, step: int) -> list[tuple[int, dict[str, Any]]]:
@@ -144,10 +168,12 @@ def step_groups(rows: Sequence[dict[str, Any]], seed: int, batch: int, step: int
     return found
 
 
-def train(rows: Sequence[dict[str, Any]], settings: dict[str, Any], seed: int, out: Path) -> dict[str, Tensor]:
+def train(
+    rows: Sequence[dict[str, Any]], settings: dict[str, Any], seed: int, out: Path, start: Path | None = None
+) -> dict[str, Tensor]:
     folder = fetch_model(DEFAULT_EMBEDDER).folder
     tokenizer, config = pair_tokenizer(folder), read_bert_config(folder)
-    weights = new_weights(folder, seed)
+    weights = new_weights(folder, seed, start)
     trained = [name for name in sorted(weights) if name not in FROZEN]
     for name in trained:
         weights[name].requires_grad_(True)
@@ -166,7 +192,7 @@ def train(rows: Sequence[dict[str, Any]], settings: dict[str, Any], seed: int, o
         for part in optimizer.param_groups:
             part["lr"] = settings["learning_rate"] * share
         pairs, sizes, spanless = batch_of(rows, settings, seed, step, tokenizer)
-        loss = group_loss(pair_scores(config, weights, [p.encoded for p in pairs]), pairs, sizes, spanless)
+        loss = group_loss(scores_of(config, weights, pairs), pairs, sizes, spanless)
         if not math.isfinite(loss.item()):
             raise SystemExit(f"the loss at step {step + 1} is {loss.item()}: lower the learning rate")
         loss.backward()
@@ -239,17 +265,19 @@ def save(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=Path, required=True)
+    parser.add_argument("--rows", type=Path, nargs="+", required=True)
+    parser.add_argument("--stage", default="first", choices=("first", "second"), help="section of settings.toml")
+    parser.add_argument("--from", type=Path, dest="start", help="the run to go on from")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    settings = tomllib.loads(SETTINGS.read_text("utf-8"))["evidence"]
-    with args.rows.open(encoding="utf-8") as lines:
-        rows = [row for row in map(json.loads, lines) if row["split"] == "train"]
+    settings = tomllib.loads(SETTINGS.read_text("utf-8"))[args.stage]
+    lines = (line for path in args.rows for line in path.read_text("utf-8").split("\n") if line)
+    rows = [row for row in map(json.loads, lines) if row["split"] == "train"]
     print(f"{len(rows)} questions, seed {args.seed}, {args.threads} threads", flush=True)
-    weights = train(rows, settings, args.seed, args.out)
+    weights = train(rows, settings, args.seed, args.out, args.start)
     save_file({n: t for n, t in weights.items() if n not in FROZEN}, args.out / "evidence.safetensors")
 
 
