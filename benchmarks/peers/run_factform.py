@@ -1,0 +1,114 @@
+"""Factform: its reader on the same prompts as the peers, its project on whole questions, the machine's own limits.
+
+Knows nothing of the peers. "warm": every passage was encoded before, in other mixes; "cold": none was; "exact":
+nothing is reused but the header; "tail": the question alone, its passages' keys and values already in place.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import answers
+import roofline
+import torch
+from protocol import Run, Step, Task, main, read_tasks, stopwatch, versions
+
+from factform.ids import sha256_text
+from factform.model.kv import place
+from factform.model.llama import StaticCache, forward, logits
+from factform.model.reader import Reader
+from factform.records import Mode, Prompt
+
+REPEATS = 3
+"""Times each warm prompt is measured: it takes a fraction of what a peer's does."""
+
+
+class FactformEngine:
+    def __init__(self, reader: Reader):
+        self.reader = reader
+        reader.end_token = -1  # every output has the length asked for, as the peers' have
+
+    def write(self, step: Step, mode: Mode) -> Run:
+        clock = stopwatch()
+        got = self.reader.generate(prompt_of(step), mode=mode, max_tokens=step.tokens)
+        total = clock()
+        first = got.ms["first_token"] if step.tokens > 1 else total
+        return Run(first, total, got.prompt_tokens, got.completion_tokens)
+
+    def warm(self, step: Step) -> Run:
+        self.reader.warm([prompt_of(step)])
+        return self.write(step, "reuse")
+
+    def cold(self, step: Step) -> Run:
+        self.reader.store.clear()
+        return self.write(step, "reuse")
+
+    def exact(self, step: Step) -> Run:
+        return self.write(step, "exact")
+
+    def tail(self, step: Step) -> Run:
+        """The forward pass of the tail over a context already in place, and the first token's logits: no less is
+        possible without changing the model."""
+        reader, tokens = self.reader, self.reader.tokenize(prompt_of(step))
+        weights = reader.weights
+        cache = StaticCache(weights.config, tokens.total, weights.dtype, weights.device)
+        blocks = [block for block in (tokens.header, *tokens.blocks) if block]
+        place(weights, reader.store.get(blocks), cache)
+        ids = torch.tensor([tokens.tail], device=weights.device)
+        positions = torch.arange(cache.length, tokens.total, device=weights.device)
+        with torch.inference_mode():
+            clock = stopwatch()
+            int(logits(weights, forward(weights, ids, positions, cache)[0, -1]).argmax())
+            total = clock()
+        return Run(total, total, len(tokens.tail), 1)
+
+
+def prompt_of(step: Step) -> Prompt:
+    return Prompt(step.prompt.header, step.prompt.blocks, step.prompt.tail)
+
+
+def first_tokens(engine: FactformEngine, task: Task) -> dict[str, list[Run]]:
+    """Every way of reading the task's prompts. `first/other/5` gives `first/warm/5`, `first/cold/5` and so on."""
+    _, _, size = task.name.split("/")
+    steps = [step for step in task.steps if step.measured]
+    found = {f"first/cold/{size}": [engine.cold(step) for step in steps]}
+    found[f"first/exact/{size}"] = [engine.exact(step) for step in steps]
+    for step in steps:
+        engine.reader.warm([prompt_of(step)])
+    found[f"first/warm/{size}"] = [engine.warm(step) for _ in range(REPEATS) for step in steps]
+    found[f"first/tail/{size}"] = [engine.tail(step) for _ in range(REPEATS) for step in steps]
+    return found
+
+
+def run_all(engine: FactformEngine, tasks: list[Task]) -> dict[str, list[dict[str, float]]]:
+    """The runs of every task. One whose passages are asked about again is the warm one here."""
+    done: dict[str, list[Run]] = {}
+    for task in tasks:
+        if task.name.startswith("first/other/"):
+            done |= first_tokens(engine, task)
+        elif task.name == "decode":
+            done[task.name] = [engine.warm(step) for step in task.steps if step.measured]
+        elif task.name == "warm-up":
+            for step in task.steps:
+                engine.warm(step)
+    return {name: [vars(run) for run in runs] for name, runs in done.items()}
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    torch.set_num_threads(job["threads"])
+    folder = Path(job["model"])
+    reader = Reader.open(folder, model=folder.name, digest=sha256_text(folder.name), int8_decode=True)
+    result: dict[str, Any] = {
+        "runs": run_all(FactformEngine(reader), read_tasks(job["tasks"])),
+        "versions": versions(["factform", "torch", "llguidance", "lancedb"]),
+        "settings": {"dtype": reader.precision},
+        "roofline": {**roofline.machine(roofline.token_bytes(reader, 0)), **roofline.model(reader, job["context"])},
+    }
+    if job["project"]:
+        result["project"] = answers.measure(Path(job["project"]), job["behavior"], job["questions"], job["at_once"])
+    return result
+
+
+if __name__ == "__main__":
+    main(run)
