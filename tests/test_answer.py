@@ -14,8 +14,10 @@ from factform.answer import (
     answer,
     as_passages,
     cite,
+    confidence_of,
     free_validity,
     make_prompt,
+    prepare,
     read_output,
     select,
 )
@@ -198,11 +200,14 @@ def test_too_little_evidence_is_a_refusal_without_asking_the_model(tiny: Reader)
     got = answer(Ask("What is the rent?", evidence=USE), bench.parts)
     assert (got.status, got.completion_tokens) == ("not_in_documents", 0)
     assert "probability 0.39, below 0.40" in got.reason
-    assert bench.records[0].generation == {"evidence": "digest", "answerable": 0.39, "refuse_below": 0.4}
+    assert bench.records[0].generation == {
+        "evidence": "digest", "answerable": 0.39, "refuse_below": 0.4, "confidence": 0.61, "min_confidence": 0.0,
+    }  # fmt: skip
+    assert got.confidence == 0.61  # of a refusal: that the passages hold no answer
     offered, nothing, _ = sorted(bench.records[0].prompt["passages"], key=lambda p: -len(p["proposals"]))
     at = TEXTS[0].index("1,480")
     assert offered["proposals"] == [
-        {"start": at, "end": at + 11, "quote_start": 0, "quote_end": len(TEXTS[0]), "score": 0.0}
+        {"start": at, "end": at + 11, "quote_start": 0, "quote_end": len(TEXTS[0]), "score": 0.0, "right": None}
     ]
     assert nothing["proposals"] == []
     assert (got.ms["search"], got.ms["rerank"]) == (2.0, 1.0)
@@ -218,6 +223,48 @@ def test_an_answer_is_one_of_the_spans_proposed(tiny: Reader) -> None:
         assert got.answer in allowed
         assert (got.status, len(got.citations)) == ("answered", 1)
         assert (got.prompt_tokens == 0) == (proposals == 1)  # one answer is no choice: the model is not asked
+
+
+def likely(found: tuple[Hit, ...], *right: float | None) -> tuple[Hit, ...]:
+    """The hits with these probabilities of their proposals, in the order of the hits."""
+    values = iter(right)
+    return tuple(
+        replace(hit, evidence=replace(hit.evidence, proposals=tuple(
+            replace(p, right=next(values)) for p in hit.evidence.proposals
+        ))) if hit.evidence else hit
+        for hit in found
+    )  # fmt: skip
+
+
+def test_an_answer_carries_the_probability_of_its_own_span(tiny: Reader) -> None:
+    found = read_hits((0, "1,480 euros", TEXTS[0]), (0, "unit 7", TEXTS[0]), (1, "18 months", TEXTS[1]))
+    bench = weighed_bench(tiny, likely(found, 0.7, 0.9, 0.2), 0.8)
+    got = answer(Ask("What is the rent?", evidence=USE), bench.parts)
+    assert (got.answer or {})["answer"] == "1,480 euros"
+    assert got.confidence == bench.records[0].generation["confidence"] == 0.7
+    unknown = answer(Ask("What is the rent?", evidence=USE), weighed_bench(tiny, found, 0.8).parts)
+    assert (unknown.status, unknown.confidence) == ("answered", None)
+
+
+def test_a_quote_without_a_span_field_is_as_likely_as_its_likeliest_span(tiny: Reader) -> None:
+    found = likely(read_hits((0, "1,480 euros", TEXTS[0]), (0, "unit 7", TEXTS[0])), 0.3, 0.6)
+    outcome = Outcome("answered", "", {"source": "1", "quote": TEXTS[0], "answer": "any"})
+    bench = weighed_bench(tiny, found, 0.8)
+    given = prepare(Ask("Rent?", passages=1, evidence=USE), bench.parts)
+    _, citations = cite(outcome, PLAIN, given.passages, given.hits, bench.parts.verify)
+    assert confidence_of(outcome, PLAIN, given, citations) == 0.6
+    assert confidence_of(outcome, PLAIN, replace(given, answerable=None), citations) is None
+
+
+def test_what_is_less_likely_than_the_limit_is_not_released(tiny: Reader) -> None:
+    found = likely(read_hits((0, "1,480 euros", TEXTS[0])), 0.7)
+    for limit, status in ((0.7, "answered"), (0.71, "refused")):
+        bench = weighed_bench(tiny, found, 0.8)
+        got = answer(Ask("Rent?", evidence=replace(USE, min_confidence=limit)), bench.parts)
+        assert got.status == bench.records[0].status == status
+        assert (got.answer is None) == (got.citations == ()) == (status == "refused")
+        assert got.confidence == 0.7
+    assert got.reason == "the answer is right with probability 0.70, below 0.71"
 
 
 def test_only_the_best_proposals_of_kept_hits_are_offered() -> None:

@@ -22,9 +22,11 @@ import torch
 from safetensors.torch import load_file
 
 from factform.facts.bert import read_bert_config
-from factform.facts.evidence import DEPTH, Calibration, EvidenceModel, Reading, pair_tokenizer
+from factform.facts.calibration import Calibration, Candidate, Reading, candidates, right
+from factform.facts.evidence import DEPTH, EvidenceModel, pair_tokenizer
 from factform.measure.intervals import rate_interval
-from factform.measure.metrics import exact_match, token_f1
+from factform.measure.metrics import exact_match, loose_match, token_f1
+from factform.measure.reliability import coverage_curve, expected_error, reliability
 from factform.measure.report import environment
 from factform.model.fetch import DEFAULT_EMBEDDER, fetch_model
 
@@ -70,13 +72,16 @@ def read_all(model: EvidenceModel, rows: Sequence[dict[str, Any]], k: int) -> li
     return read
 
 
+def best(row: dict[str, Any], readings: Sequence[Reading], weight: float) -> Candidate:
+    """The best span over the passages."""
+    return candidates(readings, [p["text"] for p in given(row, len(readings))], weight)[0]
+
+
 def predict(row: dict[str, Any], readings: Sequence[Reading], weight: float) -> dict[str, str]:
-    """The best span over the passages and the document it stands in."""
-    passages = given(row, len(readings))
-    choices = [(r.spans[0][2] + weight * r.answers, -i) for i, r in enumerate(readings) if r.spans]
-    i = -max(choices)[1]
-    start, end, _ = readings[i].spans[0]
-    return {"text": passages[i]["text"][start:end], "document": passages[i]["document"]}
+    """The words of the best span and the document it stands in."""
+    span = best(row, readings, weight)
+    passage = given(row, len(readings))[span.passage]
+    return {"text": passage["text"][span.start : span.end], "document": passage["document"]}
 
 
 def auc(scores: Sequence[float], truth: Sequence[bool]) -> float:
@@ -115,12 +120,28 @@ def score(
         "refusal": [float(p < limit) for p, t in zip(probability, truth, strict=True) if not t],
         "false_refusal": [float(p < limit) for p, t in zip(probability, truth, strict=True) if t],
     }
+    sure = [right(model.calibration, best(row, r, weight)) for row, r in zip(rows, read, strict=True)]
+    correct = [loose_match(g["text"], row["answers"]) for g, row in zip(got, rows, strict=True)]
     return {
         "n": len(rows),
         "passages": k,
+        "confidence": confidence([p for p in sure if p is not None], correct) if None not in sure else None,
         **{name: asdict(interval) for name, values in rates.items() if (interval := rate_interval(values))},
         "auc": auc(probability, truth) if len(set(truth)) == 2 else None,
         "refusal_at_10_percent_false": refused_at(probability, truth, 0.1) if len(set(truth)) == 2 else None,
+    }
+
+
+def confidence(sure: Sequence[float], correct: Sequence[float]) -> dict[str, Any]:
+    """How well the probability of being right holds, over all questions, none refused: the unanswerable ones count as
+    wrong. `curve` is what a user's limit gives: the share of questions answered and of those the share right."""
+    return {
+        "n": len(sure),
+        "right": sum(correct) / len(correct),
+        "expected_calibration_error": expected_error(sure, correct),
+        "auc": auc(sure, [bool(c) for c in correct]),
+        "reliability": [asdict(b) for b in reliability(sure, correct)],
+        "curve": [asdict(p) for p in coverage_curve(sure, correct, [i / 20 for i in range(20)])],
     }
 
 

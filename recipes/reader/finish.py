@@ -16,17 +16,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from evaluate import load, predict, read_all
+from evaluate import given, load, predict, read_all
 from safetensors.torch import load_file, save_file
 from scipy.optimize import minimize
 
-from factform.facts.evidence import DEPTH, Calibration, Reading, features, logistic, pack
+from factform.facts.calibration import Calibration, Reading, candidates, features, logistic
+from factform.facts.evidence import DEPTH, pack
 from factform.ids import sha256_file
-from factform.measure.metrics import token_f1
+from factform.measure.metrics import loose_match, token_f1
 from factform.model.fetch import DEFAULT_EMBEDDER, fetch_model
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 FALSE_REFUSALS = 0.10
+SPANS = 3
+"""Spans of a question that teach how likely a span is right: as many as are proposed with a behavior."""
 
 
 def answers_weight(rows: Sequence[dict[str, Any]], readings: Sequence[Sequence[Reading]]) -> float:
@@ -39,19 +42,34 @@ def answers_weight(rows: Sequence[dict[str, Any]], readings: Sequence[Sequence[R
     return max(WEIGHTS, key=f1)
 
 
-def fit(rows: Sequence[dict[str, Any]], readings: Sequence[Sequence[Reading]]) -> Calibration:
-    """Logistic regression of "answerable and its passage was read" on margin and answers logit."""
-    inputs = np.array([[1.0, *features(r)] for r in readings])
-    truth = np.array([float(row["answerable"]) for row in rows])
+def logistic_regression(inputs: np.ndarray, truth: np.ndarray) -> list[float]:
+    """Weights of the columns of `inputs`, the first of which is 1."""
 
     def loss(w: np.ndarray) -> float:
         z = inputs @ w
         return float(np.mean(np.logaddexp(0, z) - truth * z)) + 1e-4 * float(w @ w)
 
-    bias, margin, answers = minimize(loss, np.zeros(3)).x.tolist()
+    weights: list[float] = minimize(loss, np.zeros(inputs.shape[1])).x.tolist()
+    return weights
+
+
+def fit(rows: Sequence[dict[str, Any]], readings: Sequence[Sequence[Reading]]) -> Calibration:
+    """Logistic regressions of "the question has an answer" on margin and answers logit, and of "this span is right" on
+    what is told of a span, over the best spans of every question."""
+    inputs = np.array([[1.0, *features(r)] for r in readings])
+    truth = np.array([float(row["answerable"]) for row in rows])
+    bias, margin, answers = logistic_regression(inputs, truth)
     scores = sorted(logistic(float(f @ [bias, margin, answers])) for f, t in zip(inputs, truth, strict=True) if t)
     limit = scores[int(FALSE_REFUSALS * len(scores))]
-    return Calibration(answers_weight(rows, readings), bias, margin, answers, round(limit, 4))
+    weight = answers_weight(rows, readings)
+    told, hits = [], []
+    for row, read in zip(rows, readings, strict=True):
+        texts = [p["text"] for p in given(row, len(read))]
+        for span in candidates(read, texts, weight)[:SPANS]:
+            told.append(span.features)
+            hits.append(loose_match(texts[span.passage][span.start : span.end], row["answers"]))
+    right = logistic_regression(np.array(told), np.array(hits))
+    return Calibration(weight, bias, margin, answers, round(limit, 4), tuple(right))
 
 
 def main() -> None:

@@ -139,7 +139,7 @@ class Cell:
 
 
 def cells_of(text: str) -> list[Cell]:
-    """Cells with a number, under a column that has a year in its head; the head is every line above the first number."""
+    """Cells with a number under a column that has a year in its head: every line above the first number."""
     table = text.partition("\n\n")[0].split("\n")
     head: list[str] = []
     cells, at, data = [], 0, False

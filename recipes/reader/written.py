@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 SYLLABLES = ("bra", "do", "fen", "gal", "hir", "jo", "kes", "lum", "mar", "nor", "ost", "pel", "quin", "ros", "sil",
-             "tam", "ul", "ver", "wen", "zor", "cal", "dri", "eth", "fol", "gri", "ist", "kan", "lor", "mi", "net")  # fmt: skip
+             "tam", "ul", "ver", "wen", "zor", "cal", "dri", "eth", "fol", "gri", "ist", "kan", "lor", "mi",
+             "net")  # fmt: skip
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
           "December")  # fmt: skip
 
@@ -67,7 +68,8 @@ def one_of(*choices: str) -> Value:
 
 def date(rng: random.Random) -> str:
     day, month, year = rng.randint(1, 28), rng.randint(0, 11), rng.randint(2015, 2026)
-    return rng.choice((f"{day} {MONTHS[month]} {year}", f"{MONTHS[month]} {day}, {year}", f"{year}-{month + 1:02}-{day:02}"))  # fmt: skip
+    long, american = f"{day} {MONTHS[month]} {year}", f"{MONTHS[month]} {day}, {year}"
+    return rng.choice((long, american, f"{year}-{month + 1:02}-{day:02}"))
 
 
 def name(rng: random.Random) -> str:
@@ -154,12 +156,18 @@ RULES = properties(
     ("deadline for expense claims|time to hand in expenses", number(7, 90, "days")),
 )
 TERMS = properties(
-    ("notice period|period of notice", one_of("30 days", "60 days", "three months", "six months", "12 months", "two weeks")),
+    (
+        "notice period|period of notice",
+        one_of("30 days", "60 days", "three months", "six months", "12 months", "two weeks"),
+    ),
     ("liability cap|limit of liability", money(20, 900, ",000")),
     ("payment term|time to pay", number(7, 90, "days")),
     ("start date|date on which it begins", date),
     ("end date|date on which it ends", date),
-    ("governing law|applicable law", one_of("the law of Norway", "Swiss law", "the laws of Ireland", "German law", "Dutch law")),
+    (
+        "governing law|applicable law",
+        one_of("the law of Norway", "Swiss law", "the laws of Ireland", "German law", "Dutch law"),
+    ),
     ("penalty for late delivery|charge for delay", number(1, 9, "% a week", 1)),
     ("renewal term|extension", one_of("one year", "two years", "six months", "three years")),
     ("monthly rent|rent a month", money(400, 9000)),
@@ -206,8 +214,8 @@ FILLERS = ("All values are typical and may change without notice.", "See the app
            "The figures were not audited.", "Questions go to the help desk.")  # fmt: skip
 QUESTIONS = ("What is the {p} of {e}?", "{e}: what is the {p}?", "Please give me the {p} of {e}.", "{p} of {e}?",
              "Which {p} does {e} have?", "Tell me the {p} for {e}.", "What {p} applies to {e}?")  # fmt: skip
-PERIOD_QUESTIONS = ("What was the {p} of {e} in {t}?", "{e}, {t}: what was the {p}?", "What {p} did {e} report for {t}?",
-                    "How high was the {p} of {e} in {t}?")  # fmt: skip
+PERIOD_QUESTIONS = ("What was the {p} of {e} in {t}?", "{e}, {t}: what was the {p}?",
+                    "What {p} did {e} report for {t}?", "How high was the {p} of {e} in {t}?")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -80,14 +80,16 @@ class Parts:
 @dataclass(frozen=True)
 class EvidenceUse:
     """What is made of the hits' evidence: only the best `proposals` over all passages may be quoted (0: any words), and
-    below a probability of `refuse_below` that the passages hold the answer nothing is written. `plain` is the contract
-    of a question without a behavior, `model` the digest of the model that read.
+    below a probability of `refuse_below` that the passages hold the answer nothing is written. An answer less likely to
+    be right than `min_confidence` is not released. `plain` is the contract of a question without a behavior, `model`
+    the digest of the model that read.
     """
 
     model: str = ""
     plain: Contract = PLAIN
     proposals: int = 0
     refuse_below: float = 0.0
+    min_confidence: float = 0.0
 
 
 NO_EVIDENCE = EvidenceUse()
@@ -150,8 +152,10 @@ def answer(ask: Ask, parts: Parts) -> Answer:
         written = write(ask, given, parts.model)
         outcome = read_output(written, ask.contract)
     outcome, citations = cite(outcome, ask.contract, given.passages, given.hits, parts.verify)
+    confidence = confidence_of(outcome, ask.contract, given, citations)
+    outcome, citations = hold_back(outcome, citations, confidence, ask.evidence.min_confidence)
     ms = timings(started, before_model, given.search_ms, written)
-    record = make_record(ask, parts, given, written, outcome, citations, ms)
+    record = make_record(ask, parts, given, written, outcome, citations, ms, confidence)
     return release(ask, parts, record, written, parts.write(record))
 
 
@@ -299,6 +303,44 @@ def _citation(hit: Hit, place: int, quote: str, verify: Callable[[Hit, int, int,
     )
 
 
+def confidence_of(outcome: Outcome, contract: Contract, given: Given, citations: Sequence[Citation]) -> float | None:
+    """Probability that the outcome is right, None where nobody estimated it.
+
+    Of an answer that of its least likely citation: the likeliest span read within the quote, or the very span where
+    the contract has a field for it. Of a refusal that the passages do not hold the answer.
+    """
+    if given.answerable is None or outcome.status == "refused":
+        return None
+    if outcome.status == "not_in_documents":
+        return 1.0 - given.answerable
+    spans: Sequence[str | None] = [str(value_at(outcome.answer, path)) for path in contract.span_paths]
+    spans = spans or [None] * len(citations)
+    hits = {hit.chunk.id: hit for hit in given.hits}
+    found = [_right(hits[c.chunk], c, span) for c, span in zip(citations, spans, strict=True)]
+    known = [probability for probability in found if probability is not None]
+    return min(known) if known and len(known) == len(found) else None
+
+
+def _right(hit: Hit, citation: Citation, span: str | None) -> float | None:
+    start, end = citation.start - hit.chunk.start, citation.end - hit.chunk.start
+    inside = [
+        proposal.right
+        for proposal in (hit.evidence.proposals if hit.evidence else ())
+        if start <= proposal.start and proposal.end <= end and proposal.right is not None
+        if span is None or hit.chunk.text[proposal.start : proposal.end] == span
+    ]
+    return max(inside, default=None)
+
+
+def hold_back(
+    outcome: Outcome, citations: tuple[Citation, ...], confidence: float | None, limit: float
+) -> tuple[Outcome, tuple[Citation, ...]]:
+    """The answer, or a refusal where it is less likely to be right than `limit`."""
+    if outcome.status != "answered" or confidence is None or confidence >= limit:
+        return outcome, citations
+    return Outcome("refused", f"the answer is right with probability {confidence:.2f}, below {limit:.2f}", None), ()
+
+
 def timings(
     started: float, before_model: float, search_ms: Mapping[str, float], written: Generation | None
 ) -> dict[str, float]:
@@ -324,6 +366,7 @@ def make_record(
     outcome: Outcome,
     citations: tuple[Citation, ...],
     ms: Mapping[str, float],
+    confidence: float | None,
 ) -> AnswerRecord:
     """Everything that led to this answer."""
     versions = sorted({(h.chunk.document, h.chunk.version) for h in given.hits})
@@ -339,7 +382,7 @@ def make_record(
         prompt_sha256=prompt_digest(given.prompt),
         prompt=prompt_parts(given.prompt, given.passages, parts.keep_prompt),
         output=written.text if written else "",
-        generation={**(generation_facts(written) if written else {}), **evidence_facts(ask, given)},
+        generation={**(generation_facts(written) if written else {}), **evidence_facts(ask, given, confidence)},
         ms=ms,
         candidates=candidates(given.hits),
         documents=tuple({"document": d, "version": v, "sha256": parts.digest_of(d, v)} for d, v in versions),
@@ -348,12 +391,18 @@ def make_record(
     )
 
 
-def evidence_facts(ask: Ask, given: Given) -> dict[str, Any]:
-    """Which model read the passages, how likely they hold the answer, and the limit; empty where none read."""
+def evidence_facts(ask: Ask, given: Given, confidence: float | None) -> dict[str, Any]:
+    """Which model read the passages, how likely they hold the answer and the answer is right, and both limits; empty
+    where none read."""
     if given.answerable is None:
         return {}
-    use = ask.evidence
-    return {"evidence": use.model, "answerable": given.answerable, "refuse_below": use.refuse_below}
+    return {
+        "evidence": ask.evidence.model,
+        "answerable": given.answerable,
+        "refuse_below": ask.evidence.refuse_below,
+        "confidence": confidence,
+        "min_confidence": ask.evidence.min_confidence,
+    }
 
 
 def release(ask: Ask, parts: Parts, record: AnswerRecord, written: Generation | None, record_id: str) -> Answer:
@@ -373,6 +422,7 @@ def release(ask: Ask, parts: Parts, record: AnswerRecord, written: Generation | 
         completion_tokens=written.completion_tokens if written else 0,
         ms=record.ms,
         interventions=written.interventions if written else None,
+        confidence=record.generation.get("confidence"),
     )
 
 

@@ -9,7 +9,7 @@ import platform
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from factform import __version__
 from factform.errors import BehaviorError, CaseError, FactformError, ModelError, ProjectError
 from factform.ids import FolderState, folder_state
-from factform.records import AdapterInfo, Answer, Behavior, Case, Chunk, Mode, Receipt, SearchResult, Source
+from factform.records import AdapterInfo, Answer, Behavior, Case, Mode, Receipt, SearchResult, Source
 from factform.settings import FILE, STATE, TEMPLATE, Settings, load_settings
 from factform.sources import find_files, read_files, read_jsonl
 
@@ -212,8 +212,11 @@ class Project:
         facts: bool = True,
         mode: Mode | None = None,
         principal: str | None = None,
+        min_confidence: float | None = None,
     ) -> Answer:
         """Answer a question. `adapter` is "promoted", a registered one, or None for the prompted base.
+
+        An answer less likely to be right than `min_confidence` (by default as in the settings) is refused.
 
         `mode` defaults to "reuse" with an adapter (it was trained to read reused blocks), else to "exact".
         """
@@ -232,7 +235,7 @@ class Project:
             passages=form.passages if form else self.settings.facts.passages,
             max_tokens=form.max_tokens if form else self.settings.answer.max_tokens,
             principal=principal,
-            evidence=self._evidence_use(form),
+            evidence=self._evidence_use(form, chosen, min_confidence),
         )
         return answer(ask, self.parts())
 
@@ -283,7 +286,8 @@ class Project:
         from factform.form.train import TrainSettings
         from factform.tuning import tune
 
-        behavior, section = self.behavior(name), self.settings.train
+        behavior, section, evidence = self.behavior(name), self.settings.train, self.evidence
+        found = cache(lambda question: self.facts.search(question, k=CANDIDATES))
         settings = TrainSettings(
             rank=section.rank,
             alpha=section.alpha,
@@ -299,14 +303,19 @@ class Project:
             behavior,
             self.split(behavior),
             self.reader,
-            self._retrieve,
+            lambda question: [hit.chunk for hit in found(question).hits],
             self.facts.chunks_of,
             settings,
             twins=section.twins,
             unanswerable=section.unanswerable,
             work=self.state / "training",
             adapters=self.adapters_folder,
-            lineage={"factform": __version__, "model": self.settings.model.language},
+            lineage={
+                "factform": __version__,
+                "model": self.settings.model.language,
+                "evidence": evidence.digest if evidence else None,
+            },
+            answerable=(lambda question: evidence.weigh(question, found(question)).answerable) if evidence else None,
             report=self.report,
         )
 
@@ -439,7 +448,7 @@ class Project:
             max_tokens=behavior.max_tokens if behavior else self.settings.answer.max_tokens,
             tuned_mode="exact" if self.settings.model.url else "reuse",
             check_free=check_free,
-            evidence=self._evidence_use(behavior),
+            evidence=self._evidence_use(behavior, adapter),
         )
         if adapter:
             self._load_adapter(adapter)
@@ -494,25 +503,26 @@ class Project:
         found = self.facts.search(question, k=CANDIDATES)
         return self.evidence.weigh(question, found) if self.evidence else found
 
-    def _evidence_use(self, behavior: Behavior | None) -> EvidenceUse:
+    def _evidence_use(
+        self, behavior: Behavior | None, adapter: AdapterInfo | None, min_confidence: float | None = None
+    ) -> EvidenceUse:
         from factform.answer import NO_EVIDENCE, EvidenceUse
         from factform.model.prompt import PLAIN, PLAIN_SPAN
 
         if self.evidence is None:
             return NO_EVIDENCE
         section = self.settings.answer
-        # The card's limit is for plain questions: other documents and questions are other odds (docs/log.md).
-        card = 0.0 if behavior else self.evidence.calibration.refuse_below
+        limit = section.refuse_below
+        if limit < 0:
+            limit = refusal_limit(adapter, self.evidence.digest) if behavior else self.evidence.calibration.refuse_below
         return EvidenceUse(
             model=self.evidence.digest,
             # A server keeps to a JSON Schema, which cannot say that an answer is words of its quote.
             plain=PLAIN if self.settings.model.url or not section.proposals else PLAIN_SPAN,
             proposals=section.behavior_proposals if behavior else section.proposals,
-            refuse_below=card if section.refuse_below < 0 else section.refuse_below,
+            refuse_below=limit,
+            min_confidence=section.min_confidence if min_confidence is None else min_confidence,
         )
-
-    def _retrieve(self, question: str) -> list[Chunk]:
-        return [hit.chunk for hit in self.facts.search(question, k=CANDIDATES).hits]
 
     def _open_facts(self, *, for_rebuild: bool) -> DataLayer:
         from factform.facts.embed import Embedder
@@ -530,6 +540,16 @@ class Project:
 
     def _fetching(self, name: str, done: int, total: int) -> None:
         self.report("fetch", done, total, name)
+
+
+def refusal_limit(adapter: AdapterInfo | None, evidence: str) -> float:
+    """The limit that tuning fitted with the evidence model of this digest, 0 where it fitted none.
+
+    A limit from one model says nothing of another's probabilities, and one from other documents nothing of these.
+    """
+    if adapter is None or adapter.lineage.get("evidence") != evidence:
+        return 0.0
+    return float(adapter.lineage.get("refusal", {}).get("below", 0.0))
 
 
 def machine() -> dict[str, Any]:

@@ -117,7 +117,8 @@ class Receipt:
 class Proposal:
     """A span that may answer a question and the sentence or table row it stands in, as a quote that supports it.
 
-    All places are characters of the passage's text. `score` is on one scale for all proposals of one question.
+    All places are characters of the passage's text. `score` is on one scale for all proposals of one question,
+    `right` the probability that the span is the answer, where the model that read it tells.
     """
 
     start: int
@@ -125,6 +126,7 @@ class Proposal:
     quote_start: int
     quote_end: int
     score: float
+    right: float | None = None
 
 
 @dataclass(frozen=True)
@@ -314,7 +316,11 @@ class Citation:
 
 @dataclass(frozen=True)
 class Answer:
-    """The outcome of one question: in contract, quoted and recorded, or a refusal with its reason."""
+    """The outcome of one question: in contract, quoted and recorded, or a refusal with its reason.
+
+    `confidence` is the probability that it is right, where an evidence model read the passages: that the answer is the
+    one they hold, of a refusal that they hold none.
+    """
 
     question: str
     answer: Mapping[str, Any] | None
@@ -330,6 +336,7 @@ class Answer:
     completion_tokens: int
     ms: Mapping[str, float]
     interventions: int | None = None
+    confidence: float | None = None
 
 
 def as_json(record: Any) -> Any:

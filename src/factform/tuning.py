@@ -19,6 +19,7 @@ from factform.form import registry
 from factform.form.dataset import ChunksOf, Retrieve, RowProblem, TrainingRow, build_rows
 from factform.form.gate import Scores, Verdict, decide
 from factform.form.guard import Problem, lint_rows, split_rows
+from factform.form.refusal import RefusalLimit, fit_refusal
 from factform.form.train import Check, Progress, TrainResult, TrainSettings, encode_rows, train
 from factform.ids import sha256_json
 from factform.measure.evaluate import AnswersReport
@@ -56,6 +57,7 @@ class TuneReport:
     first_loss: float
     last_loss: float
     checks: tuple[Check, ...]
+    refusal: RefusalLimit
     seconds: Mapping[str, float]
     tokens_per_s: float
 
@@ -110,11 +112,14 @@ def tune(
     work: Path,
     adapters: Path,
     lineage: Mapping[str, Any],
+    answerable: Callable[[str], float | None] | None = None,
     report: Report | None = None,
 ) -> TuneReport:
     """Build the rows, train, register. `work` keeps the checkpoint: the same call again goes on where it stopped.
 
-    Raises TrainingError where nothing is left to train on or the run must not go on.
+    With `answerable`, the probability that a question's passages hold its answer, the examples trained on also set the
+    limit below which the behavior refuses. Raises TrainingError where nothing is left to train on or the run must not
+    go on.
     """
     started = time.perf_counter()
     say = report or (lambda *_: None)
@@ -135,6 +140,12 @@ def tune(
         raise TrainingError(f"none of {len(rows)} rows may be trained on; the first reason: {reasons[:1]}")
     encoded = encode_rows(kept, reader, behavior.name)
     checks, _ = build_rows(behavior, split.check, retrieve, chunks_of, seed=settings.seed, twins=0, unanswerable=0)
+    limit = fit_refusal(
+        split.train,
+        answerable or (lambda _: None),
+        seed=settings.seed,
+        progress=lambda n, of: say("refusal", n, of, ""),
+    )
     built = time.perf_counter()
     result = train(
         encoded,
@@ -145,7 +156,7 @@ def tune(
         progress=lambda p: say("train", p.step, p.steps, describe(p)),
     )
     trained = time.perf_counter()
-    info = register(behavior, result, reader, settings, kept, adapters, lineage)
+    info = register(behavior, result, reader, settings, kept, adapters, {**lineage, "refusal": asdict(limit)})
     return TuneReport(
         adapter=info,
         rows=len(kept),
@@ -156,6 +167,7 @@ def tune(
         first_loss=result.losses[0],
         last_loss=sum(result.losses[-10:]) / len(result.losses[-10:]),
         checks=result.checks,
+        refusal=limit,
         seconds={"rows": built - started, "train": trained - built, "total": time.perf_counter() - started},
         tokens_per_s=result.trained_tokens / result.seconds,
     )

@@ -25,6 +25,10 @@ def ask(
         ReadingMode | None, typer.Option("--mode", help="How passages are read (default: reuse with an adapter).")
     ] = None,
     principal: Annotated[str, typer.Option("--as", metavar="WHO", help="Who asks, for the record.")] = "",
+    min_confidence: Annotated[
+        float | None,
+        typer.Option("--min-confidence", metavar="P", min=0, max=1, help="Refuse what is less likely to be right."),
+    ] = None,
     project: ProjectOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
@@ -40,5 +44,6 @@ def ask(
             facts=not no_facts,
             mode=mode,
             principal=principal or None,
+            min_confidence=min_confidence,
         )
     emit(answer, as_json, lambda console: show.answer(console, answer))

@@ -98,6 +98,8 @@ def answer(console: Console, found: Answer) -> None:
     for number, citation in enumerate(found.citations, 1):
         _citation(console, number, citation)
     form = f" · {found.behavior}" if found.behavior else ""
+    if found.confidence is not None:
+        console.print(f"right with a probability of {found.confidence:.0%}")
     console.print(f"record {found.record} · {found.model}{form} · {found.adapter or 'no adapter'} · {found.mode}")
     times = " · ".join(f"{name.replace('_', ' ')} {_ms(found.ms, name)}" for name in found.ms)
     console.print(f"{found.prompt_tokens} prompt tokens · {found.completion_tokens} written · {times}")
@@ -123,6 +125,12 @@ def tuned(console: Console, report: TuneReport) -> None:
     )
     for check in report.checks:
         console.print(f"  step {check.step}: held-out valid {check.valid:.0%}, right {check.score:.0%} (n={check.n})")
+    limit = report.refusal
+    if limit.below:
+        console.print(
+            f"refuses where the passages hold the answer with a probability below {limit.below:.2f}: {limit.refused:.0%} "
+            f"of {limit.unanswerable} unanswerable examples, {limit.false_refused:.0%} of {limit.answerable} others"
+        )
     console.print(f"Next: factform gate {report.adapter.behavior}")
 
 

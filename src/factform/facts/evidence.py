@@ -11,7 +11,6 @@ Start and end scores of all passages of a question are on one scale (trained und
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,16 @@ from torch import Tensor
 
 from factform.errors import ModelError
 from factform.facts.bert import BertConfig, forward, pad, read_bert_config
+from factform.facts.calibration import (
+    Calibration,
+    Candidate,
+    Reading,
+    answerable,
+    best_score,
+    candidates,
+    logistic,
+    right,
+)
 from factform.facts.chunk import sentences
 from factform.facts.layout import trimmed
 from factform.facts.search import printable
@@ -49,35 +58,6 @@ DEPTH = 6
 
 QUOTE_WORDS, QUOTE_MARGIN = 50, 120
 """Words of a proposed quote at most, and characters kept on both sides of a span where a line is longer."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What the model says of one passage: logits, and the best spans `(start, end, score)` of its text, best first.
-
-    `none` is the logit of "no answer here", on the scale of the spans' scores.
-    """
-
-    answers: float
-    relevant: float
-    none: float
-    spans: tuple[tuple[int, int, float], ...]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How readings become one score a passage and one probability a question; fitted on validation articles.
-
-    A passage's score is its best span's plus `answers_weight` times its answers logit. The probability that the
-    passages hold the answer is the logistic function of `bias + margin * (best span - best none) + answers * (largest
-    answers logit)`. `refuse_below` is the probability under which a tenth of the answerable questions fell.
-    """
-
-    answers_weight: float
-    bias: float
-    margin: float
-    answers: float
-    refuse_below: float
 
 
 @dataclass(frozen=True)
@@ -179,7 +159,8 @@ def read_card(folder: Path) -> Card:
     """The card of the model in `folder`. Raises ModelError."""
     try:
         raw = json.loads((folder / "evidence.json").read_text("utf-8"))
-        return Card(str(raw["embedder_sha256"]), Calibration(**raw["calibration"]))
+        fitted = {**raw["calibration"], "right": tuple(raw["calibration"].get("right", ()))}
+        return Card(str(raw["embedder_sha256"]), Calibration(**fitted))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"the evidence model in {folder} cannot be read: evidence.json: {error!r}") from error
 
@@ -233,8 +214,12 @@ class EvidenceModel:
         started = time.perf_counter()
         head, tail = found.hits[:depth], found.hits[depth:]
         readings = self.read(question, [(hit.chunk.header, hit.chunk.text) for hit in head])
-        weighed = sorted(zip(head, readings, strict=True), key=lambda item: (-self.score(item[1]), item[0].chunk.id))
-        hits = [self._hit(rank, hit, reading) for rank, (hit, reading) in enumerate(weighed, 1)]
+        read = candidates(readings, [hit.chunk.text for hit in head], self.calibration.answers_weight)
+        order = sorted(range(len(head)), key=lambda i: (-self.score(readings[i]), head[i].chunk.id))
+        hits = [
+            self._hit(rank, head[i], readings[i], [c for c in read if c.passage == i])
+            for rank, i in enumerate(order, 1)
+        ]
         ms = 1e3 * (time.perf_counter() - started)
         return SearchResult(
             (*hits, *tail),
@@ -248,16 +233,19 @@ class EvidenceModel:
 
     def answerable(self, readings: Sequence[Reading]) -> float:
         """Probability that one of the passages holds the answer."""
-        c = self.calibration
-        margin, answers = features(readings)
-        return logistic(c.bias + c.margin * margin + c.answers * answers)
+        return answerable(self.calibration, readings)
 
-    def _hit(self, rank: int, hit: Hit, reading: Reading) -> Hit:
+    def _hit(self, rank: int, hit: Hit, reading: Reading, read: Sequence[Candidate]) -> Hit:
         answers, relevant, score = logistic(reading.answers), logistic(reading.relevant), self.score(reading)
-        bonus = self.calibration.answers_weight * reading.answers
         proposals = tuple(
-            Proposal(start, end, *quote_around(hit.chunk.text, start, end), span + bonus)
-            for start, end, span in reading.spans
+            Proposal(
+                c.start,
+                c.end,
+                *quote_around(hit.chunk.text, c.start, c.end),
+                c.score,
+                right(self.calibration, c),
+            )
+            for c in read
         )
         scores = {**hit.scores, "answers": answers, "relevant": relevant, "evidence": score}
         return replace(hit, rank=rank, score=score, scores=scores, evidence=Evidence(answers, relevant, proposals))
@@ -283,21 +271,6 @@ def batches(lengths: Sequence[int]) -> list[list[int]]:
         else:
             groups.append([i])
     return groups
-
-
-def best_score(reading: Reading) -> float:
-    """Score of the best span; of a passage without any token to read, minus infinity made finite."""
-    return reading.spans[0][2] if reading.spans else -1e4
-
-
-def features(readings: Sequence[Reading]) -> tuple[float, float]:
-    """What the probability of an answer is made of: the best span's lead over "no answer", the best answers logit."""
-    return max(map(best_score, readings)) - max(r.none for r in readings), max(r.answers for r in readings)
-
-
-def logistic(x: float) -> float:
-    """1 / (1 + exp(-x)), for any x."""
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
 def quote_around(text: str, start: int, end: int) -> tuple[int, int]:

@@ -44,6 +44,14 @@ def token_f1(prediction: str, answers: Sequence[str]) -> float:
     return max(_f1(normalize_answer(prediction).split(), gold.split()) for gold in _golds(answers))
 
 
+def loose_match(prediction: str, answers: Sequence[str]) -> float:
+    """1 where `prediction` is right for a reader: it holds one of `answers`, or is held in one, word for word.
+
+    "in 1867" and "1867" match, "63.8 million" and "61.2 million" do not. 0 where there is no answer.
+    """
+    return float(any(holds(prediction, gold) or holds(gold, prediction) for gold in answers))
+
+
 def _golds(answers: Sequence[str]) -> Sequence[str]:
     return [gold for gold in map(normalize_answer, answers) if gold] or [""]
 
