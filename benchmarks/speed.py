@@ -37,8 +37,8 @@ PEERS = ("factform", *summary.PREFILLING, *summary.PIPELINES)
 ASKED = 8
 """Questions asked of the project, and asks made at once."""
 
-PIPELINE_QUESTIONS = 4
-OWN_QUESTIONS = 2
+PIPELINE_QUESTIONS = 3
+OWN_QUESTIONS = 1
 """Questions asked of a pipeline in our settings, and in its own."""
 
 
@@ -83,7 +83,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS, help="who is measured")
     parser.add_argument("--rounds", type=int, default=2, help="times every peer is run")
-    parser.add_argument("--repeats", type=int, default=2, help="prompts of a kind in a round")
+    parser.add_argument("--repeats", type=int, default=2, help="prompts of the smallest size in a round")
     parser.add_argument("--quick", action="store_true", help="one round, one prompt of a kind, few questions")
     parser.add_argument(
         "--project", type=Path, help="folder of a project with a promoted adapter, as `make demo` leaves"

@@ -103,7 +103,7 @@ def step(prompt: dict[str, Any], tokens: int, *, measured: bool = True, prefix: 
 
 
 def tasks(pool: Sequence[str], chat: ChatFormat, seed: int, *, repeats: int = 2) -> list[dict[str, Any]]:
-    """One round's tasks for the engines. `seed` is the round's number."""
+    """One round's tasks for the engines, `repeats` prompts of the smallest size. `seed` is the round's number."""
     mixes = Mixes(pool, seed)
     asked = iter(random.Random(seed).choices(QUESTIONS, k=200))
 
@@ -112,11 +112,11 @@ def tasks(pool: Sequence[str], chat: ChatFormat, seed: int, *, repeats: int = 2)
 
     made = [{"name": "warm-up", "steps": [step(new(2), 8, measured=False)]}]
     for size in SIZES:
-        steps = [step(new(size), 1) for _ in range(repeats)]
+        steps = [step(new(size), 1) for _ in range(repeats if size == SIZES[0] else 1)]
         made.append({"name": f"first/other/{size}", "steps": steps})
     for size in SIZES:
         made.append({"name": f"first/again/{size}", "steps": _again(mixes.draw(size), chat)})
-    made.append({"name": "decode", "steps": [step(new(SIZES[0]), DECODED) for _ in range(repeats)]})
+    made.append({"name": "decode", "steps": [step(new(SIZES[0]), DECODED)]})
     return made
 
 

@@ -77,13 +77,11 @@ def measure(folder: Path, behavior: str, questions: Sequence[str], at_once: int)
     with Project.open(folder) as project:
         asking = Asking(project, behavior)
         asking.ask(questions[-1])
-        cold = []
+        cold, warm = [], []
         for question in questions:
             project.reader.store.clear()
             cold.append(asking.timed(question))
-        for question in questions:
-            asking.ask(question)
-        warm = [asking.timed(question) for question in questions]
+            warm.append(asking.timed(question))
         with one_token_a_step(project):
             plain = [asking.timed(question) for question in questions]
         result = {

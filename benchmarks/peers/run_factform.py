@@ -1,7 +1,8 @@
 """Factform: its reader on the same prompts as the peers, its project on whole questions, the machine's own limits.
 
-Knows nothing of the peers. "warm": every passage was encoded before, in other mixes; "cold": none was; "exact":
-nothing is reused but the header; "tail": the question alone, its passages' keys and values already in place.
+Knows nothing of the peers. "warm": every passage was encoded before; "cold": none was; "exact": the ordinary way of
+reading, nothing reused. In all three the header is held, as a peer's prefix cache holds it. "tail": the question
+alone, its passages' keys and values already in place.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class FactformEngine:
 
     def cold(self, step: Step) -> Run:
         self.reader.store.clear()
+        self.reader.warm([Prompt(step.prompt.header, (), "")])
         return self.write(step, "reuse")
 
     def exact(self, step: Step) -> Run:
@@ -72,13 +74,13 @@ def first_tokens(engine: FactformEngine, task: Task) -> dict[str, list[Run]]:
     """Every way of reading the task's prompts. `first/other/5` gives `first/warm/5`, `first/cold/5` and so on."""
     _, _, size = task.name.split("/")
     steps = [step for step in task.steps if step.measured]
-    found = {f"first/cold/{size}": [engine.cold(step) for step in steps]}
-    found[f"first/exact/{size}"] = [engine.exact(step) for step in steps]
-    for step in steps:
-        engine.reader.warm([prompt_of(step)])
-    found[f"first/warm/{size}"] = [engine.warm(step) for _ in range(REPEATS) for step in steps]
-    found[f"first/tail/{size}"] = [engine.tail(step) for _ in range(REPEATS) for step in steps]
-    return found
+    cold = [engine.cold(step) for step in steps]
+    exact = [engine.exact(step) for step in steps[:1]]
+    engine.reader.warm([prompt_of(step) for step in steps])
+    pairs = [(engine.warm(step), engine.tail(step)) for _ in range(REPEATS) for step in steps]
+    warm, tail = ([pair[which] for pair in pairs] for which in (0, 1))
+    kinds = {"cold": cold, "exact": exact, "warm": warm, "tail": tail}
+    return {f"first/{kind}/{size}": runs for kind, runs in kinds.items()}
 
 
 def run_all(engine: FactformEngine, tasks: list[Task]) -> dict[str, list[dict[str, float]]]:
