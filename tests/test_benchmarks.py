@@ -6,6 +6,7 @@ import json
 import re
 import statistics
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from factform.model.prompt import ChatFormat
+from factform.project import Project
 
 if TYPE_CHECKING:
     from factform.model.reader import Reader
@@ -134,6 +136,84 @@ def test_bytes_of_a_token_are_those_of_the_weights(parts: dict[str, ModuleType],
     assert weights.small is None
     assert roofline.token_bytes(tiny, 10) == layers + weights.head.nbytes + 10 * keys
     assert roofline.model(tiny, 10)["flop_head"] == 2 * weights.head.numel()
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "source": {"type": "string", "x-factform": "source"},
+        "quote": {"type": "string", "x-factform": "quote"},
+        "rent": {"type": "string", "pattern": "^[0-9]{3}$"},
+    },
+    "required": ["source", "quote", "rent"],
+    "additionalProperties": False,
+}
+
+
+def write_project(folder: Path, language: Path, embedder: Path) -> None:
+    """Three documents and a behavior that cannot refuse, on tiny models."""
+    models = f"[model]\nlanguage = {json.dumps(str(language))}\nembedder = {json.dumps(str(embedder))}\n"
+    behavior = folder / "behaviors" / "rents"
+    behavior.mkdir(parents=True)
+    (folder / "documents").mkdir()
+    (folder / "factform.toml").write_text(f"{models}dtype = 'float32'\n")
+    toml = 'name = "rents"\ndescription = "Rents."\npassages = 1\nmax_tokens = 150\nrefusal = false\n'
+    (behavior / "behavior.toml").write_text(toml)
+    (behavior / "instructions.md").write_text("Answer with the rent and the sentence that states it.")
+    (behavior / "schema.json").write_text(json.dumps(SCHEMA))
+    rows = []
+    for flat in (1, 2, 3):
+        quote = f"The monthly rent for flat {flat} is {flat}80 euros."
+        (folder / "documents" / f"flat-{flat}.txt").write_text(quote)
+        expected = {"source": f"documents/flat-{flat}.txt", "quote": quote, "rent": f"{flat}80"}
+        asked = {"id": str(flat), "question": f"What is the rent for flat {flat}?", "answerable": True}
+        rows.append(json.dumps({**asked, "expected": expected, "documents": [f"documents/flat-{flat}.txt"]}))
+    (behavior / "examples.jsonl").write_text("\n".join(rows[:2]) + "\n")
+    (behavior / "cases.jsonl").write_text(rows[2] + "\n")
+    with Project.open(folder) as project:
+        assert [receipt.status for receipt in project.add([folder / "documents"])] == ["created"] * 3
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_dir: Path, tiny_embedder_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FACTFORM_CACHE", str(tmp_path / "cache"))
+    write_project(tmp_path / "project", tiny_dir, tiny_embedder_dir)
+    return tmp_path / "project"
+
+
+def test_whole_answers_are_measured_on_a_tiny_project(parts: dict[str, ModuleType], project: Path) -> None:
+    import answers
+    import plan_answers
+
+    plan = plan_answers.run({"project": str(project), "behavior": "rents", "questions": 4, "threads": 1})
+    assert [each["question"] for each in plan["questions"]] == ["What is the rent for flat 3?"]
+    assert len(plan["chunks"]) == plan["documents"] == 3
+    assert plan["instructions"] in plan["prompts"][0]["header"]
+    got = answers.measure(project, "rents", [plan["questions"][0]["question"]], 2)
+    assert got["identical"] == len(got["warm"]) == len(got["cold"]) == len(got["plain"]) == 1
+    warm, plain = got["warm"][0], got["plain"][0]
+    assert warm["tokens"] == warm["steps"] + warm["forced"] + warm["drafted"]
+    assert warm["forced"] > 0
+    assert (plain["forced"], plain["drafted"]) == (0, 0)
+    assert {"alone_s", "together_s", "asks"} == set(got["together"])
+    assert "text" not in warm
+    told = got["profile"]
+    assert told["missing"] == []
+    assert sum(told["stages_ms"].values()) == pytest.approx(told["total_ms"])
+    assert told["stages_ms"]["forward, writing"] > 0
+    assert told["operators"]
+
+
+def test_a_stage_counts_without_the_stages_inside_it(parts: dict[str, ModuleType]) -> None:
+    import profile_answer
+
+    clock = profile_answer.Clock()
+    inner = clock.wrapped("inner", lambda: time.sleep(0.02))
+    outer = clock.wrapped("outer", lambda: (inner(), inner(), time.sleep(0.01)))
+    outer()
+    assert clock.calls == {"inner": 2, "outer": 1}
+    assert clock.ms["inner"] >= 40
+    assert 10 <= clock.ms["outer"] < clock.ms["inner"]
 
 
 # --- environments ---------------------------------------------------------------------------

@@ -10,14 +10,20 @@ import importlib
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profile
 
-STAGES = (
+
+def forward_stage(_reader: Any, tokens: Sequence[int], *_: Any, **options: Any) -> str:
+    """Reading the tail and writing are the same function; writing may use the 8-bit weights, reading may not."""
+    return "forward, writing" if options.get("int8") else "forward, tail"
+
+
+STAGES: tuple[tuple[str | Callable[..., str], str, str], ...] = (
     ("check behavior and adapter", "factform.project", "Project.behavior"),
     ("check behavior and adapter", "factform.project", "Project._adapter"),
     ("embed the question", "factform.facts.embed", "Embedder.encode_query"),
@@ -32,7 +38,7 @@ STAGES = (
     ("compile the grammar", "factform.model.reader", "compile_watch"),
     ("encode new passages", "factform.model.kv", "encode_blocks"),
     ("put passages in place", "factform.model.reader", "Reader._read_context"),
-    ("forward", "factform.model.reader", "Reader._step"),
+    (forward_stage, "factform.model.reader", "Reader._step"),
     ("logits", "factform.model.reader", "logits"),
     ("grammar mask", "factform.model.matcher", "Matcher.apply"),
     ("grammar steps", "factform.model.matcher", "Matcher.forced"),
@@ -46,7 +52,8 @@ STAGES = (
     ("build the record", "factform.answer", "make_record"),
     ("write the record", "factform.audit.log", "AuditLog.write"),
 )
-"""Stage, module, function. Several functions may share a stage; what is nested counts for the inner one only."""
+"""Stage (or what tells it from the arguments), module, function. Several functions may share a stage; what is nested
+counts for the inner one only."""
 
 TIMES = 3
 OPERATORS = 12
@@ -61,10 +68,11 @@ class Clock:
         self._inside: list[float] = []
         self._thread = threading.get_ident()
 
-    def wrapped(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapped(self, told: str | Callable[..., str], function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
             if threading.get_ident() != self._thread:
                 return function(*args, **options)
+            stage = told if isinstance(told, str) else told(*args, **options)
             self._inside.append(0.0)
             started = time.perf_counter()
             try:
