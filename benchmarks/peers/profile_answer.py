@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profile
 
 
-def forward_stage(_reader: Any, tokens: Sequence[int], *_: Any, **options: Any) -> str:
+def forward_stage(*_: Any, **options: Any) -> str:
     """Reading the tail and writing are the same function; writing may use the 8-bit weights, reading may not."""
     return "forward, writing" if options.get("int8") else "forward, tail"
 
@@ -37,10 +37,10 @@ STAGES: tuple[tuple[str | Callable[..., str], str, str], ...] = (
     ("compile the grammar", "factform.model.reader", "compile_constraint"),
     ("compile the grammar", "factform.model.reader", "compile_watch"),
     ("encode new passages", "factform.model.kv", "encode_blocks"),
-    ("put passages in place", "factform.model.reader", "Reader._read_context"),
-    (forward_stage, "factform.model.reader", "Reader._step"),
-    ("logits", "factform.model.reader", "logits"),
-    ("grammar mask", "factform.model.matcher", "Matcher.apply"),
+    ("put passages in place", "factform.model.reader", "Reader._place_blocks"),
+    (forward_stage, "factform.model.schedule", "read"),
+    ("scores", "factform.model.schedule", "score"),
+    ("grammar mask", "factform.model.matcher", "Matcher.allowed"),
     ("grammar steps", "factform.model.matcher", "Matcher.forced"),
     ("grammar steps", "factform.model.matcher", "Matcher.consume"),
     ("grammar steps", "factform.model.matcher", "Matcher.try_consume"),

@@ -13,6 +13,7 @@ Knows nothing of the rooms that raise them. Third-party errors are translated in
     │   ├── FetchError         a model file is missing or its digest is wrong
     │   ├── ContextTooLong     the prompt does not fit the model's window
     │   ├── GrammarError       a schema cannot be turned into a grammar
+    │   ├── Cancelled          the caller no longer wants what is being written
     │   └── RemoteError        an HTTP model answered wrongly
     ├── BehaviorError          a behaviour folder has problems (all of them, at once)
     ├── TrainingError          training must not go on (empty mask, NaN, missing end, too long)
@@ -68,6 +69,10 @@ class ContextTooLong(ModelError):
 
 class GrammarError(ModelError):
     """A schema cannot be turned into a grammar."""
+
+
+class Cancelled(ModelError):
+    """The caller set the event that says it no longer wants what is being written."""
 
 
 class RemoteError(ModelError):

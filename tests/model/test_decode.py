@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from hypothesis import given
@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from factform.ids import sha256_text
-from factform.model.decode import Rules, Run, draft_from, write_free, write_masked
+from factform.model.choose import FullScores
+from factform.model.decode import Rules, Run, Writing, draft_from, write_free, write_masked
 from factform.model.grammar import Constraint, compile_constraint, compile_watch
 from factform.model.matcher import GrammarTokenizer
 from factform.model.prompt import PLAIN
@@ -56,6 +57,17 @@ class Copier:
         return scores
 
 
+def finish(writing: Writing, read: Callable[[Sequence[int]], torch.Tensor], forget: Callable[[int], None]) -> None:
+    """Take the steps a text asks for, by itself."""
+    step = next(writing, None)
+    while step is not None:
+        forget(step.forget)
+        try:
+            step = writing.send(FullScores(read(step.tokens)))
+        except StopIteration:
+            return
+
+
 def passages() -> tuple[Passage, ...]:
     return tuple(
         Passage(str(i), Chunk(f"c{i}", "d", "v", 0, len(t), t, sha256_text(t), "")) for i, t in enumerate(TEXTS, 1)
@@ -72,7 +84,7 @@ def written(
     matcher = compile_constraint(constraint, grammar).matcher()
     watcher = compile_watch(PLAIN, grammar).matcher()
     rules = Rules(matcher, watcher, end, limit, sources if drafts else ())
-    write_masked(run, model.scores(), model.read, model.forget, rules)
+    finish(write_masked(run, FullScores(model.scores()[None]), rules), model.read, model.forget)
     return run, model.steps
 
 
@@ -106,8 +118,8 @@ def test_free_writing_ends_at_the_end_token_or_the_limit() -> None:
         return torch.nn.functional.one_hot(torch.tensor([token]), 8).float()
 
     run = Run()
-    write_free(run, always(3)[0], lambda tokens: always(3), 7, 5, None)
+    finish(write_free(run, FullScores(always(3)), 7, 5, None), lambda tokens: always(3), lambda count: None)
     assert (run.tokens, run.stop) == ([3] * 5, "length")
     run = Run()
-    write_free(run, always(3)[0], lambda tokens: always(7), 7, 5, None)
+    finish(write_free(run, FullScores(always(3)), 7, 5, None), lambda tokens: always(7), lambda count: None)
     assert (run.tokens, run.stop) == ([3, 7], "end")

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from factform.model.kv import BlockStore, assemble, encode_blocks, place
-from factform.model.llama import NoCache, StaticCache, Weights, forward, load_weights, logits
+from factform.model.llama import NoCache, StaticCache, Weights, forward, logits
+from factform.model.load import load_weights
 from factform.model.lora import new_adapter
 from factform.model.reader import Reader
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from factform.errors import ModelError
-from factform.model.llama import NoCache, StaticCache, forward, load_weights, logits, merged, parse_config
+from factform.model.config import parse_config
+from factform.model.llama import NoCache, StaticCache, forward, logits, merged
+from factform.model.load import load_weights
 from factform.model.lora import LowRank, add_low_rank, load_adapter, new_adapter, save_adapter
 from factform.model.reader import Reader
 

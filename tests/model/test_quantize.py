@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from factform.model.llama import merged, with_small
 from factform.model.lora import new_adapter
-from factform.model.quantize import is_faster, product, quantize
+from factform.model.quantize import STEPS, product, quantize
 from factform.model.reader import Reader
 from factform.records import Prompt
 
@@ -26,8 +25,9 @@ def test_no_entry_is_off_by_more_than_half_a_step(out: int, rows: int, seed: int
     restored = small.values.float() * small.scales[:, None]
     assert (restored - matrix).abs().le(small.scales[:, None] * 0.501).all()
     x = torch.randn(rows, 16, generator=g)
-    exact = x.bfloat16().float() @ restored.T
-    assert torch.allclose(product(x, matrix, small), exact, rtol=2**-7, atol=1e-5)
+    unit = x.abs().amax(1, keepdim=True) / STEPS
+    bound = unit / STEPS * restored.abs().sum(1) + 1e-4
+    assert ((product(x, matrix, small) - x @ restored.T).abs() <= bound).all()
     assert torch.equal(product(x, matrix, None), torch.nn.functional.linear(x, matrix))
 
 
@@ -39,10 +39,13 @@ def test_shapes_and_bias_are_kept() -> None:
     assert torch.allclose(small, plain, atol=0.2)
 
 
-def test_a_matrix_the_kernel_would_read_beyond_is_refused() -> None:
-    with pytest.raises(ValueError, match="24 columns"):
-        quantize(torch.randn(4, 24))
-    assert is_faster([torch.randn(512, 512), torch.randn(4, 24)]) is False
+def test_a_row_has_the_same_bits_whatever_is_beside_it() -> None:
+    g = torch.Generator().manual_seed(5)
+    small, x = quantize(torch.randn(70, 48, generator=g)), torch.randn(33, 48, generator=g)
+    x[7] = 0
+    together = product(x, torch.empty(0), small)
+    for row in range(33):
+        assert torch.equal(product(x[row : row + 1], torch.empty(0), small)[0], together[row])
 
 
 def test_an_adapter_has_a_copy_of_its_own(tiny: Reader) -> None:
@@ -67,7 +70,6 @@ PROMPT = Prompt("<|im_start|>user\n", ("The rent is 1,480 euros.\n",), "Question
 def test_only_what_is_written_is_computed_in_8_bit(
     tiny: Reader, tiny_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("factform.model.reader.is_faster", lambda matrices: True)
     quick = Reader.open(tiny_dir, model="tiny", digest="tiny", dtype=torch.float32, int8_decode=True)
     quick.store.dtype = torch.float32
     assert (tiny.precision, quick.precision) == ("float32", "float32+int8")
@@ -77,22 +79,6 @@ def test_only_what_is_written_is_computed_in_8_bit(
     longer = [reader.generate(PROMPT, max_tokens=12) for reader in (tiny, quick)]
     assert longer[0].logprob != longer[1].logprob
     assert longer[1].precision == "float32+int8"
-
-
-def test_a_machine_without_the_kernel_or_slow_with_it_stays_in_full(
-    tiny_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def missing(*_: object) -> None:
-        raise RuntimeError("no kernel")
-
-    def slow(x: torch.Tensor, values: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-        time.sleep(0.01)
-        return x @ values.T.to(x.dtype)
-
-    for kernel in (missing, slow):
-        monkeypatch.setattr(torch, "_weight_int8pack_mm", kernel)
-        reader = Reader.open(tiny_dir, model="tiny", digest="tiny", dtype=torch.float32, int8_decode=True)
-        assert reader.precision == "float32"
 
 
 @pytest.mark.slow

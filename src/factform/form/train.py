@@ -22,8 +22,9 @@ from torch import Tensor
 from factform.errors import TrainingError
 from factform.form.dataset import TrainingRow
 from factform.ids import sha256_json
+from factform.model.config import Config
 from factform.model.kv import BlockStore, assemble
-from factform.model.llama import Config, ContextCache, Weights, forward
+from factform.model.llama import ContextCache, Weights, forward
 from factform.model.lora import Adapter, LowRank, new_adapter
 from factform.model.prompt import render
 from factform.model.reader import Reader

@@ -1,16 +1,15 @@
 """Choosing tokens: greedily under a grammar, with forced and drafted tokens read in one step, or freely.
 
-Knows nothing of weights or caches: a model is a function from tokens to logits that can forget its last tokens.
+Knows nothing of weights or caches, nor of what is written beside it: it asks for steps and is sent scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from torch import Tensor
-
+from factform.model.choose import Scores
 from factform.model.matcher import Matcher
 
 DRAFT = 6
@@ -19,11 +18,17 @@ DRAFT = 6
 MATCH = 2
 """Tokens at the end of what is written that must stand in a passage before its continuation is drafted."""
 
-Read = Callable[[Sequence[int]], Tensor]
-"""Reads tokens behind all that was read; logits [T, V] after each of them."""
 
-Forget = Callable[[int], None]
-"""Takes back the last so many tokens read."""
+@dataclass(frozen=True)
+class Step:
+    """Tokens to be read next, after the last `forget` tokens read have been taken back."""
+
+    tokens: Sequence[int]
+    forget: int = 0
+
+
+Writing = Generator[Step, Scores, None]
+"""A text being written: it asks for steps and is sent the scores after each of a step's tokens."""
 
 
 @dataclass
@@ -52,41 +57,40 @@ class Rules:
     sources: Sequence[Sequence[int]] = ()
 
 
-def write_masked(run: Run, first: Tensor, read: Read, forget: Forget, rules: Rules) -> None:
-    """Write the likeliest allowed token, again and again, starting from the logits `first` [V].
+def write_masked(run: Run, first: Scores, rules: Rules) -> Writing:
+    """Write the likeliest allowed token, again and again, starting from the scores `first` of one place.
 
     Tokens the grammar forces are read together with the chosen one, and so is a draft: the passage's continuation
     of what was just written (prompt lookup). A drafted token stands only if it is what would have been chosen, so
     drafts change the speed and never the text.
     """
-    token = _choose(run, first, rules)
+    token, forget = _choose(run, first, 0, rules), 0
     while token != rules.end and len(run.tokens) < rules.limit:
         forced = _force(run, rules)
-        if forced and (forced[-1] == rules.end or len(run.tokens) >= rules.limit):
-            rows = read([token, *forced])
-            _check_forced(run, rows, forced, rules)
+        ends = bool(forced) and (forced[-1] == rules.end or len(run.tokens) >= rules.limit)
+        draft = [] if forced else draft_from(rules.sources, run.tokens, DRAFT)
+        scores = yield Step([token, *forced, *draft], forget)
+        _check_forced(run, scores, forced, rules)
+        if ends:
             run.stop = "end" if forced[-1] == rules.end else "length"
             return
-        draft = [] if forced else draft_from(rules.sources, run.tokens, DRAFT)
-        rows = read([token, *forced, *draft])
-        _check_forced(run, rows, forced, rules)
-        place, token = len(forced), _choose(run, rows[len(forced)], rules)
+        place, token = len(forced), _choose(run, scores, len(forced), rules)
         for drafted in draft:
             if token != drafted or len(run.tokens) >= rules.limit:
                 break
             place += 1
             run.drafted += 1
-            token = _choose(run, rows[place], rules)
-        forget(len(forced) + len(draft) - place)
+            token = _choose(run, scores, place, rules)
+        forget = len(forced) + len(draft) - place
     run.stop = "end" if token == rules.end else "length"
 
 
-def write_free(run: Run, first: Tensor, read: Read, end: int, limit: int, watcher: Matcher | None) -> None:
+def write_free(run: Run, first: Scores, end: int, limit: int, watcher: Matcher | None) -> Writing:
     """Write without a mask; with a `watcher`, stop where the contract can no longer be met."""
     scores = first
     while True:
-        token = int(scores.argmax())
-        run.logprob += float(scores[token] - scores.logsumexp(-1))
+        _, token, logprob = scores.choose(0, None)
+        run.logprob += logprob
         run.tokens.append(token)
         if token == end:
             run.stop = "end" if watcher is None or watcher.is_accepting() else "invalid"
@@ -96,7 +100,7 @@ def write_free(run: Run, first: Tensor, read: Read, end: int, limit: int, watche
             return
         if len(run.tokens) >= limit:
             return
-        scores = read([token])[-1]
+        scores = yield Step([token])
 
 
 def draft_from(sources: Sequence[Sequence[int]], written: Sequence[int], most: int) -> list[int]:
@@ -111,11 +115,10 @@ def draft_from(sources: Sequence[Sequence[int]], written: Sequence[int], most: i
     return []
 
 
-def _choose(run: Run, scores: Tensor, rules: Rules) -> int:
+def _choose(run: Run, scores: Scores, place: int, rules: Rules) -> int:
     """Choose, write and consume the likeliest allowed token."""
-    own = int(scores.argmax())
-    token = int(rules.matcher.apply(scores.clone()).argmax())
-    run.logprob += float(scores[token] - scores.logsumexp(-1))
+    own, token, logprob = scores.choose(place, rules.matcher.allowed())
+    run.logprob += logprob
     _compare(run, own, token, rules)
     run.tokens.append(token)
     if token != rules.end:
@@ -134,10 +137,10 @@ def _force(run: Run, rules: Rules) -> list[int]:
     return forced
 
 
-def _check_forced(run: Run, rows: Tensor, forced: Sequence[int], rules: Rules) -> None:
+def _check_forced(run: Run, scores: Scores, forced: Sequence[int], rules: Rules) -> None:
     """Look at the model's own choice at forced tokens too: `interventions` is 0 only where it agrees throughout."""
-    for own, token in zip(rows[: len(forced)].argmax(-1).tolist(), forced, strict=True):
-        _compare(run, own, token, rules)
+    for place, token in enumerate(forced):
+        _compare(run, scores.best(place), token, rules)
 
 
 def _compare(run: Run, own: int, written: int, rules: Rules) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from factform.model.llama import NoCache, StaticCache, Weights, forward, rotate, rotation
+from factform.model.llama import NoCache, StaticCache, Weights, forward, rotate_blocks
 
 BATCH_TOKENS = 2048
 """Padded tokens encoded in one forward pass: enough to fill two cores, small enough for a laptop's memory."""
@@ -151,5 +151,4 @@ def assemble(weights: Weights, blocks: Sequence[BlockKV], *, start: int = 0) -> 
     """Keys, rotated to positions from `start` on, and values of blocks laid end to end, each [L, G, C, D]."""
     keys = torch.cat([block.keys for block in blocks], 2).to(weights.dtype)
     values = torch.cat([block.values for block in blocks], 2).to(weights.dtype)
-    cos, sin = rotation(weights, torch.arange(start, start + keys.shape[2], device=weights.device))
-    return rotate(keys, cos, sin), values
+    return rotate_blocks(weights, keys, start), values

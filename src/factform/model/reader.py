@@ -9,28 +9,32 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from factform.errors import ContextTooLong, ModelError
 from factform.hardware import has_fast_bf16
-from factform.model.decode import DRAFT, Rules, Run, write_free, write_masked
+from factform.model.choose import Scores
+from factform.model.decode import DRAFT, Rules, Run, Writing, write_free, write_masked
 from factform.model.grammar import Constraint, compile_constraint, compile_watch
 from factform.model.kv import BlockStore, place
-from factform.model.llama import StaticCache, Weights, forward, load_weights, logits, merged, with_small
+from factform.model.llama import StaticCache, Weights, merged, with_small
+from factform.model.load import load_weights
 from factform.model.lora import Adapter, cast, load_adapter
 from factform.model.matcher import Matcher, grammar_tokenizer
 from factform.model.prompt import ChatFormat, load_chat_format
-from factform.model.quantize import is_faster
+from factform.model.schedule import Job, Scheduler, Work
 from factform.records import Generation, Mode, Prompt
 
 ADAPTERS = 3
 """Adapters held at once, each as merged matrices: about the size of the model itself."""
+
+READ_TOKENS = 128
+"""Tokens of a prompt read in one step: as long as others wait for it, a few steps' time."""
 
 KV_BUDGET = 1 << 30
 """Bytes of encoded blocks kept in memory unless told otherwise."""
@@ -52,6 +56,22 @@ class Tokens:
     @property
     def total(self) -> int:
         return self.context + len(self.tail)
+
+
+@dataclass
+class _Text:
+    """One text that is being written: what it is made from, and how far it has come."""
+
+    tokens: Tokens
+    mode: Mode
+    weights: Weights
+    constraint: Constraint | None
+    masked: bool
+    limit: int
+    begun: float
+    run: Run = field(default_factory=Run)
+    reused: int = 0
+    first_ms: float = 0.0
 
 
 class Reader:
@@ -76,7 +96,8 @@ class Reader:
         self.store = BlockStore(weights, digest, budget=kv_budget, dtype=store_dtype)
         self.adapters: dict[str, Weights] = {}
         self.drafts = True
-        self._lock = threading.Lock()
+        self.schedule = Scheduler()
+        self._adapting = threading.Lock()
 
     @classmethod
     def open(
@@ -94,9 +115,7 @@ class Reader:
         With `int8_decode` answers are written, never read, with the layers' matrices in 8 bit, if that is faster here.
         """
         weights = load_weights(folder, dtype=dtype or fast_dtype())
-        first = weights.layers[0]
-        matrices = (first.qkv, first.out, first.gate_up, first.down)
-        if int8_decode and weights.device.type == "cpu" and is_faster(matrices):
+        if int8_decode and weights.device.type == "cpu":
             weights = with_small(weights)
         tokenizer = load_tokenizer(folder)
         return cls(weights, tokenizer, load_chat_format(folder), model=model, digest=digest, kv_budget=kv_budget)
@@ -111,8 +130,9 @@ class Reader:
 
     def load_adapter(self, name: str, folder: Path) -> None:
         """Load the adapter in `folder` under `name`; a name already loaded is left as it is (adapters never change)."""
-        if name not in self.adapters:
-            self.set_adapter(name, load_adapter(folder, self.weights.config.layers))
+        with self._adapting:
+            if name not in self.adapters:
+                self.set_adapter(name, load_adapter(folder, self.weights.config.layers))
 
     def set_adapter(self, name: str, adapter: Adapter) -> None:
         """Hold `adapter` under `name`, replacing what was there.
@@ -151,58 +171,58 @@ class Reader:
         constraint: Constraint | None = None,
         masked: bool = True,
         max_tokens: int = 256,
+        cancel: threading.Event | None = None,
     ) -> Generation:
-        """Greedy continuation of `prompt`.
+        """Greedy continuation of `prompt`. Calls from several threads are written in shared steps.
 
         With a `constraint` and `masked`, every token is one the contract's grammar allows. With a constraint and not
         `masked`, the model writes freely and is stopped at the first token after which no answer in contract is
-        possible (stop "invalid"). Raises ContextTooLong with the numbers, ModelError for an unknown adapter.
+        possible (stop "invalid"). Raises ContextTooLong with the numbers, ModelError for an unknown adapter, Cancelled
+        soon after `cancel` is set.
         """
-        started = time.perf_counter()
-        tail_weights = self._tail_weights(adapter)
-        tokens = self.tokenize(prompt)
+        begun = time.perf_counter()
+        weights, tokens = self._tail_weights(adapter), self.tokenize(prompt)
         window = self.weights.config.window
         if tokens.total + max_tokens > window:
             raise ContextTooLong(
                 f"the prompt has {tokens.total} tokens and up to {max_tokens} may be written, but the window of "
                 f"{self.model} is {window}: ask a shorter question or give fewer passages"
             )
-        with self._lock, torch.inference_mode():
-            cache = self._cache(tokens.total + max_tokens + DRAFT)
-            reused = self._read_context(tokens, mode, cache)
-            first = logits(self.weights, self._step(tokens.tail, cache, tail_weights)[-1])
-            first_at = time.perf_counter()
-            run = Run()
-
-            def read(following: Sequence[int]) -> Tensor:
-                return logits(self.weights, self._step(following, cache, tail_weights, int8=True))
-
-            def forget(count: int) -> None:
-                cache.length -= count
-
-            watcher = self._watcher(constraint)
-            if masked and constraint is not None and watcher is not None:
-                matcher = compile_constraint(constraint, self.grammar_tokenizer).matcher()
-                sources = tokens.blocks if self.drafts else ()
-                rules = Rules(matcher, watcher, self.end_token, max_tokens, sources)
-                write_masked(run, first, read, forget, rules)
-            else:
-                write_free(run, first, read, self.end_token, max_tokens, watcher)
         under_mask = masked and constraint is not None
+        text = _Text(tokens, mode, weights, constraint, under_mask, max_tokens, begun)
+        room = tokens.total + max_tokens + DRAFT
+        self.schedule.run(room, lambda: self._job(text, self._cache(room)), cancel)
+        run = text.run
         return Generation(
             text=self.tokenizer.decode([t for t in run.tokens if t != self.end_token], skip_special_tokens=False),
             prompt_tokens=tokens.total,
             completion_tokens=len(run.tokens),
             stop=run.stop,
             interventions=run.interventions if under_mask else 0,
-            ms={"first_token": (first_at - started) * 1e3, "total": (time.perf_counter() - started) * 1e3},
+            ms={"first_token": text.first_ms, "total": (time.perf_counter() - begun) * 1e3},
             logprob=run.logprob,
             forced=run.forced,
-            reused_tokens=reused,
+            reused_tokens=text.reused,
             violations=run.violations if under_mask else None,
             drafted=run.drafted,
             precision=self.precision,
         )
+
+    def _job(self, text: _Text, cache: StaticCache) -> Job:
+        """Everything done before the first step, which others need not wait for; then the steps."""
+        with torch.inference_mode():
+            text.reused = self._place_blocks(text, cache)
+        return _steps(text, cache, self.weights, self._writing(text))
+
+    def _writing(self, text: _Text) -> Callable[[Scores], Writing]:
+        """From the tail's scores the text: under the grammar of its constraint, or free."""
+        run, end, limit = text.run, self.end_token, text.limit
+        watcher = self._watcher(text.constraint)
+        if not text.masked or text.constraint is None or watcher is None:
+            return lambda first: write_free(run, first, end, limit, watcher)
+        matcher = compile_constraint(text.constraint, self.grammar_tokenizer).matcher()
+        rules = Rules(matcher, watcher, end, limit, text.tokens.blocks if self.drafts else ())
+        return lambda first: write_masked(run, first, rules)
 
     def warm(self, prompts: Iterable[Prompt]) -> None:
         """Encode the blocks of `prompts` ahead of their use in reuse mode."""
@@ -229,28 +249,45 @@ class Reader:
     def _blocks(tokens: Tokens) -> list[tuple[int, ...]]:
         return [block for block in (tokens.header, *tokens.blocks) if block]
 
-    def _read_context(self, tokens: Tokens, mode: Mode, cache: StaticCache) -> int:
-        """Fill `cache` with everything before the tail; returns how many of its tokens had been encoded before.
+    def _place_blocks(self, text: _Text, cache: StaticCache) -> int:
+        """Put what is kept as blocks into `cache`; returns how many of its tokens had been encoded before.
 
         The header stands first, so its block is the same in both modes: a cached prefix, exact by construction.
         """
-        blocks = self._blocks(tokens) if mode == "reuse" else [b for b in (tokens.header,) if b]
+        tokens = text.tokens
+        blocks = self._blocks(tokens) if text.mode == "reuse" else [b for b in (tokens.header,) if b]
         reused = self.store.held(blocks)
         if blocks:
             place(self.weights, self.store.get(blocks), cache)
-        if mode == "exact":
-            rest = [t for block in tokens.blocks for t in block]
-            if rest:
-                self._step(rest, cache, self.weights)
         return reused
 
-    def _step(self, tokens: Sequence[int], cache: StaticCache, weights: Weights, *, int8: bool = False) -> Tensor:
-        """Read `tokens` behind the cache; hidden states [T, N]. `int8` is for what was just written."""
-        ids = torch.tensor([list(tokens)], device=self.weights.device)
-        positions = torch.arange(cache.length, cache.length + len(tokens), device=self.weights.device)
-        hidden = forward(weights, ids, positions, cache, int8=int8)
-        cache.length += len(tokens)
-        return hidden[0]
+
+def _steps(text: _Text, cache: StaticCache, base: Weights, writing: Callable[[Scores], Writing]) -> Job:
+    """Read what is not kept as blocks, then the tail, each by itself and in full; then write, in 8 bit if there is."""
+    rest = [] if text.mode == "reuse" else [t for block in text.tokens.blocks for t in block]
+    for part in _parts(rest):
+        yield Work(base, cache, part, 0, int8=False, alone=True)
+    scores: Scores | None = None
+    tail = _parts(text.tokens.tail)
+    for part in tail:
+        scores = yield Work(text.weights, cache, part, 1 if part is tail[-1] else 0, int8=False, alone=True)
+    assert scores is not None
+    text.first_ms = (time.perf_counter() - text.begun) * 1e3
+    steps = writing(scores)
+    step = next(steps, None)
+    while step is not None:
+        cache.length -= step.forget
+        scores = yield Work(text.weights, cache, step.tokens, len(step.tokens), int8=True)
+        assert scores is not None
+        try:
+            step = steps.send(scores)
+        except StopIteration:
+            return
+
+
+def _parts(tokens: Sequence[int]) -> list[Sequence[int]]:
+    """`tokens` in the pieces a prompt is read in: always the same, whoever else is being answered."""
+    return [tokens[at : at + READ_TOKENS] for at in range(0, len(tokens), READ_TOKENS)]
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
