@@ -10,7 +10,7 @@ import importlib
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -112,7 +112,7 @@ def clocked(clock: Clock) -> Iterator[list[str]]:
 
 
 def profile(ask: Callable[[], object]) -> dict[str, Any]:
-    """Median milliseconds and calls a stage over TIMES answers, and the operators of one more with the most time."""
+    """Median milliseconds and calls a stage over TIMES answers."""
     rounds = []
     for _ in range(TIMES):
         clock = Clock()
@@ -129,7 +129,6 @@ def profile(ask: Callable[[], object]) -> dict[str, Any]:
         "stages_ms": {**found, "not in any stage": total - sum(found.values())},
         "calls": rounds[-1][1].calls,
         "missing": missing,
-        "operators": operators(ask),
     }
 
 
