@@ -64,6 +64,11 @@ def _profile(profile: Mapping[str, Any] | None) -> str:
     if stages[SHOWN_STAGES:]:
         lines.append(f"| {len(stages) - SHOWN_STAGES} others | {number(rest)} | {100 * rest / total:.1f} % | |")
     lines.append(f"| all | {number(total)} | 100 % | |")
+    if operators := profile.get("operators"):
+        shown = ", ".join(
+            f"`{each['name']}` {number(each['ms'])} ms in {each['calls']} calls" for each in operators[:6]
+        )
+        lines.append(f"\nThe operators with most time of their own, watched by torch's profiler: {shown}.")
     if profile["missing"]:
         lines.append(f"\nNot found and so not told apart: {', '.join(profile['missing'])}.")
     return "\n".join(lines)

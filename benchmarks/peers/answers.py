@@ -47,7 +47,7 @@ class Asking:
 
 
 def _written(got: Generation) -> dict[str, Any]:
-    """`steps` are forward passes over what was written, the one over the tail among them."""
+    """`steps` are the tokens chosen one by one, each after a forward pass; the tail's pass is among them."""
     tokens, ahead = got.completion_tokens, got.forced + got.drafted
     return {
         "prompt_tokens": got.prompt_tokens,
@@ -72,8 +72,13 @@ def one_token_a_step(project: Project) -> Iterator[None]:
         project.reader.drafts, Matcher.forced = drafts, forced  # type: ignore[method-assign]
 
 
-def measure(folder: Path, behavior: str, questions: Sequence[str], at_once: int) -> dict[str, Any]:
-    """Answers cold, warm and plain, the throughput of `at_once` asks together, and where the time of one goes."""
+def measure(
+    folder: Path, behavior: str, questions: Sequence[str], at_once: int, *, operators: bool = True
+) -> dict[str, Any]:
+    """Answers cold, warm and plain, the throughput of `at_once` asks together, and where the time of one goes.
+
+    `operators` looks below the stages too, which takes seconds.
+    """
     with Project.open(folder) as project:
         asking = Asking(project, behavior)
         asking.ask(questions[-1])
@@ -93,6 +98,8 @@ def measure(folder: Path, behavior: str, questions: Sequence[str], at_once: int)
             "together": together(asking, (list(questions) * at_once)[:at_once]),
         }
         result["profile"] = profile_answer.profile(lambda: asking.ask(questions[0]))
+        if operators:
+            result["profile"]["operators"] = profile_answer.operators(lambda: asking.ask(questions[0]))
     return result
 
 

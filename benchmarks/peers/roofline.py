@@ -72,11 +72,10 @@ def model(reader: Reader, context: int) -> dict[str, float]:
 
 
 def token_bytes(reader: Reader, context: int) -> int:
-    """Bytes that must be read to write one token: the layers in the form used for writing, the head, keys, values."""
+    """Bytes that must be read to write one token: layers and head in the form used for writing, keys, values."""
     weights, config = reader.weights, reader.weights.config
-    layers = weights.small if weights.small else weights.layers
     per_token = 2 * config.layers * config.kv_heads * config.head_dim * weights.embedding.element_size()
-    return _bytes(layers) + _bytes(weights.head) + context * per_token
+    return _bytes(weights.small or weights.layers) + _bytes(weights.small_head or weights.head) + context * per_token
 
 
 def _bytes(value: Any) -> int:
