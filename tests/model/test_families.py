@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.model.test_kv import block_mask
+from test_kv import block_mask
 
 from factform.errors import ModelError
 from factform.model.kv import encode_blocks, place
