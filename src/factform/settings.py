@@ -64,7 +64,7 @@ class AnswerSettings(BaseModel):
     refuse_below: float = Field(default=-1.0, ge=-1, le=1)
     min_confidence: float = Field(default=0.0, ge=0, le=1)
     proposals: int = Field(default=1, ge=0, le=30)
-    behavior_proposals: int = Field(default=3, ge=0, le=30)
+    behavior_proposals: int = Field(default=1, ge=0, le=30)
 
 
 class TrainSection(BaseModel):
