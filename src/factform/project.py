@@ -122,8 +122,13 @@ class Project:
         import torch
 
         from factform.model.fetch import fetch_model
+        from factform.model.probe import choose, use_threads
         from factform.model.reader import Reader
 
+        if self.settings.model.threads:
+            torch.set_num_threads(self.settings.model.threads)
+        else:
+            use_threads(choose().threads)
         name, dtype = self.settings.model.language, self.settings.model.dtype
         files = fetch_model(name, progress=self._fetching)
         return Reader.open(
@@ -553,16 +558,19 @@ def refusal_limit(adapter: AdapterInfo | None, evidence: str) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What this machine computes with."""
+    """What this machine computes with; its speed is measured again, and the choice kept for the next start."""
     import torch
 
-    from factform.model.reader import fast_dtype
+    from factform.model.probe import choose, cores
 
+    choice = choose(again=True)
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "dtype": str(fast_dtype()).removeprefix("torch."),
+        "cores": cores(),
+        "threads": choice.threads,
+        "dtype": choice.dtype,
+        "int8": choice.int8,
         "cuda": torch.cuda.is_available(),
         "sqlite": sqlite3.sqlite_version,
     }

@@ -22,7 +22,8 @@ _STRICT = ConfigDict(extra="forbid", frozen=True)
 class ModelSettings(BaseModel):
     """Which models: a name the project knows, a Hugging Face id, a folder; or a URL for the language model.
 
-    `decode`: "int8" writes answers with the weights in 8 bit on a CPU, "full" in `dtype` as they are read.
+    `decode`: "int8" writes answers with the weights in 8 bit on a CPU, "full" in `dtype` as they are read. `threads` 0
+    leaves their number to OMP_NUM_THREADS or, without it, to what was fastest on this machine.
     """
 
     model_config = _STRICT
@@ -30,6 +31,7 @@ class ModelSettings(BaseModel):
     embedder: str = "minilm-l6"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     decode: Literal["int8", "full"] = "int8"
+    threads: int = Field(default=0, ge=0, le=1024)
     kv_budget_mb: int = Field(default=1024, ge=16)
     url: str = ""
     api_key_env: str = ""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from factform.model.llama import merged, with_small
 from factform.model.lora import new_adapter
+from factform.model.probe import Choice
 from factform.model.quantize import STEPS, product, quantize
 from factform.model.reader import Reader
 from factform.records import Prompt
@@ -70,6 +71,7 @@ PROMPT = Prompt("<|im_start|>user\n", ("The rent is 1,480 euros.\n",), "Question
 def test_only_what_is_written_is_computed_in_8_bit(
     tiny: Reader, tiny_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("factform.model.reader.choose", lambda: Choice(1, "float32", True, {}))
     quick = Reader.open(tiny_dir, model="tiny", digest="tiny", dtype=torch.float32, int8_decode=True)
     quick.store.dtype = torch.float32
     assert (tiny.precision, quick.precision) == ("float32", "float32+int8")

@@ -12,8 +12,9 @@ import torch
 from factform.errors import ContextTooLong, ModelError
 from factform.ids import chunk_id, sha256_text
 from factform.model.grammar import Constraint
+from factform.model.probe import Choice
 from factform.model.prompt import PLAIN, REFUSAL, ChatFormat, cut_template, load_chat_format, render
-from factform.model.reader import Reader, fast_dtype
+from factform.model.reader import Reader
 from factform.model.schema import validate_answer
 from factform.records import Chunk, Passage, Prompt
 
@@ -127,5 +128,12 @@ def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
         load_chat_format(tmp_path)
 
 
-def test_dtype_follows_the_machine() -> None:
-    assert fast_dtype() in (torch.float32, torch.bfloat16)
+@pytest.mark.parametrize(("dtype", "int8"), [("bfloat16", False), ("float32", True)])
+def test_dtype_and_8_bit_follow_the_machine(
+    tiny_dir: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, int8: bool
+) -> None:
+    monkeypatch.setattr("factform.model.reader.choose", lambda: Choice(1, dtype, int8, {}))
+    reader = Reader.open(tiny_dir, model="m", digest="m", device=torch.device("cpu"), int8_decode=True)
+    assert reader.precision == dtype + ("+int8" if int8 else "")
+    asked = Reader.open(tiny_dir, model="m", digest="m", dtype=torch.float32, device=torch.device("cpu"))
+    assert asked.precision == "float32"

@@ -17,7 +17,6 @@ import torch
 from tokenizers import Tokenizer
 
 from factform.errors import ContextTooLong, ModelError
-from factform.hardware import has_fast_bf16
 from factform.model.choose import Scores
 from factform.model.decode import DRAFT, Rules, Run, Writing, write_free, write_masked
 from factform.model.grammar import Constraint, compile_constraint, compile_watch
@@ -26,6 +25,7 @@ from factform.model.llama import StaticCache, Weights, merged, with_small
 from factform.model.load import load_weights
 from factform.model.lora import Adapter, cast, load_adapter
 from factform.model.matcher import Matcher, grammar_tokenizer
+from factform.model.probe import choose
 from factform.model.prompt import ChatFormat, load_chat_format
 from factform.model.schedule import Job, Scheduler, Work
 from factform.records import Generation, Mode, Prompt
@@ -107,15 +107,18 @@ class Reader:
         model: str,
         digest: str,
         dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
         int8_decode: bool = False,
         kv_budget: int = KV_BUDGET,
     ) -> Reader:
-        """The reader of the model in `folder`; `dtype` defaults to what this machine computes fastest.
+        """The reader of the model in `folder`, on CUDA where there is any.
 
-        With `int8_decode` answers are written, never read, with the layers' matrices in 8 bit, if that is faster here.
+        `dtype` defaults to what this machine computes fastest. With `int8_decode` answers are written, never read, with
+        the matrices in 8 bit, if that is faster here.
         """
-        weights = load_weights(folder, dtype=dtype or fast_dtype())
-        if int8_decode and weights.device.type == "cpu":
+        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        weights = load_weights(folder, dtype=dtype or choose().torch_dtype, device=device)
+        if int8_decode and device.type == "cpu" and choose().int8:
             weights = with_small(weights)
         tokenizer = load_tokenizer(folder)
         return cls(weights, tokenizer, load_chat_format(folder), model=model, digest=digest, kv_budget=kv_budget)
@@ -300,11 +303,6 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
-
-
-def fast_dtype() -> torch.dtype:
-    """The dtype this machine multiplies fastest: bf16 on CUDA and on CPUs made for it."""
-    return torch.bfloat16 if torch.cuda.is_available() or has_fast_bf16() else torch.float32
 
 
 def _end_token(tokenizer: Tokenizer, chat: ChatFormat) -> int:
