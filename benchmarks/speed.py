@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -177,14 +178,16 @@ def measure(
     for peer in options.peers:
         if peer in problems or (peer in summary.PIPELINES and plan is None):
             continue
-        started = time.perf_counter()
+        started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         job = job_of(peer, number, options, files, pool, plan)
         try:
             found[peer] = run_peer(pythons[peer], f"run_{peer}", job, folder)
         except PeerFailed as error:
             problems[peer] = public(str(error))
-        took = time.perf_counter() - started
-        say(f"round {number + 1} of {options.rounds}: {peer} {problems.get(peer, 'done')}, {took:.0f} s")
+        took, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+        busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        said = problems.get(peer, "done")
+        say(f"round {number + 1} of {options.rounds}: {peer} {said}, {took:.0f} s, {busy:.0f} s of processor time")
     return found
 
 

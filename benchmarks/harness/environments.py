@@ -38,7 +38,7 @@ def python_for(peer: str, build: Path) -> Path:
     wanted = (PEERS / f"{peer}.txt").read_text("utf-8")
     folder = build / "environments" / peer
     python, stamp = folder / "bin" / "python", folder / "installed"
-    state = sha256_text(f"{sys.version}\n{wanted}\n{CONSTRAINTS.read_text('utf-8')}")
+    state = sha256_text(f"{sys.version}\n{wanted}")
     if stamp.is_file() and stamp.read_text("utf-8") == state and python.exists():
         return python
     _checked([sys.executable, "-m", "venv", "--clear", str(folder)])

@@ -1,6 +1,7 @@
 """What the peers need to answer the same questions: chunks, instructions, chat format, prompts, output lengths.
 
-Knows nothing of the peers. Runs once, in the project's own environment, on a copy of the project.
+Knows nothing of the peers. Runs once, in the project's own environment, on a copy of the project. Questions that are
+refused are passed over: a refusal may come before anything is written, and a peer has nothing to compare with it.
 """
 
 from __future__ import annotations
@@ -15,9 +16,6 @@ from factform.model.prompt import prompted_instructions, render
 from factform.project import Project
 from factform.records import Chunk, Passage
 
-SHORTEST = 8
-"""Tokens asked of the peers at least."""
-
 
 def text_of(chunk: Chunk) -> str:
     """A chunk as the model reads it."""
@@ -27,17 +25,20 @@ def text_of(chunk: Chunk) -> str:
 def run(job: dict[str, Any]) -> dict[str, Any]:
     with Project.open(Path(job["project"])) as project:
         form = project.behavior(job["behavior"])
-        cases = [case for case in form.cases if case.answerable][: job["questions"]]
         instructions = prompted_instructions(form.instructions, form.contract.schema)
         chat = project.reader.chat
         documents = project.facts.documents()
         questions, prompts = [], []
-        for case in cases:
+        for case in form.cases:
+            if not case.answerable or len(questions) == job["questions"]:
+                continue
             got = project.ask(case.question, behavior=form.name)
+            if got.status != "answered" or not got.completion_tokens:
+                continue
             hits = project.search(case.question, k=form.passages).hits
             passages = [Passage(str(place), hit.chunk) for place, hit in enumerate(hits, 1)]
             prompt = render(case.question, passages, chat, instructions=instructions)
-            questions.append({"question": case.question, "tokens": max(SHORTEST, got.completion_tokens)})
+            questions.append({"question": case.question, "tokens": got.completion_tokens})
             prompts.append({"header": prompt.header, "blocks": list(prompt.blocks), "tail": prompt.tail})
         return {
             "chunks": [text_of(chunk) for info in documents for chunk in project.facts.chunks_of(info.document)],
