@@ -143,11 +143,10 @@ def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny(tiny_dir: Path) -> Reader:
     """A fresh reader on the tiny model in fp32, its block store in fp32 too so that comparisons can be tight."""
+    from factform.model.kvstore import Keep
     from factform.model.reader import Reader
 
-    reader = Reader.open(tiny_dir, model="tiny", digest="tiny", dtype=torch.float32)
-    reader.store.dtype = torch.float32
-    return reader
+    return Reader.open(tiny_dir, model="tiny", digest="tiny", dtype=torch.float32, keep=Keep(stored="float32"))
 
 
 @pytest.fixture(scope="session")

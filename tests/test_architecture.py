@@ -31,11 +31,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "measure": VOCABULARY | {"settings"},
     "audit": VOCABULARY | {"settings"},
     "form": VOCABULARY | {"settings", "model"},
+    "encoded": VOCABULARY | {"settings", "model"},
+    "health": VOCABULARY | {"form"},
     "answer": VOCABULARY | {"model", "audit"},
     "evaluation": VOCABULARY | {"answer", "measure"},
     "tuning": VOCABULARY | {"form", "measure", "model"},
     "project": VOCABULARY
-    | {"settings", "sources", "facts", "model", "form", "audit", "measure", "answer", "evaluation", "tuning"},
+    | {"settings", "sources", "facts", "model", "form", "audit", "measure", "answer", "evaluation", "tuning"}
+    | {"encoded", "health"},
     "cli": VOCABULARY | {"settings", "facts", "model", "form", "audit", "measure", "tuning", "project"},
     "__main__": {"cli"},
 }
@@ -124,7 +127,7 @@ def test_the_walker_sees_a_wrong_import(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("factform.form.train", "from factform.model.kv import BlockStore"),
+        ("factform.form.train", "from factform.model.kvstore import BlockStore"),
         ("factform.facts.store", "from . import blobs\nfrom .index import Index\nimport json, torch"),
         ("factform.cli.run", "from factform import __version__\nfrom factform.project import Project"),
     ],

@@ -36,7 +36,7 @@ STAGES: tuple[tuple[str | Callable[..., str], str, str], ...] = (
     ("tokenize the prompt", "factform.model.reader", "Reader.tokenize"),
     ("compile the grammar", "factform.model.reader", "compile_constraint"),
     ("compile the grammar", "factform.model.reader", "compile_watch"),
-    ("encode new passages", "factform.model.kv", "encode_blocks"),
+    ("encode new passages", "factform.model.kvstore", "encode_blocks"),
     ("put passages in place", "factform.model.reader", "Reader._place_blocks"),
     (forward_stage, "factform.model.schedule", "read"),
     ("scores", "factform.model.schedule", "score"),

@@ -56,8 +56,7 @@ class FactformEngine:
         reader, tokens = self.reader, self.reader.tokenize(prompt_of(step))
         weights = reader.weights
         cache = StaticCache(weights.config, tokens.total, weights.dtype, weights.device)
-        blocks = [block for block in (tokens.header, *tokens.blocks) if block]
-        place(weights, reader.store.get(blocks), cache)
+        place(weights, reader.store.get(tokens.encodable), cache)
         ids = torch.tensor([tokens.tail], device=weights.device)
         positions = torch.arange(cache.length, tokens.total, device=weights.device)
         with torch.inference_mode():

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factform import __version__
-from factform.errors import BehaviorError, CaseError, FactformError, ModelError, ProjectError
+from factform.errors import BehaviorError, CaseError, ModelError, ProjectError
 from factform.ids import FolderState, folder_state
 from factform.records import AdapterInfo, Answer, Behavior, Case, Mode, Receipt, SearchResult, Source
 from factform.settings import FILE, STATE, TEMPLATE, Settings, load_settings
@@ -24,6 +24,7 @@ from factform.sources import find_files, read_files, read_jsonl
 if TYPE_CHECKING:
     from factform.answer import EvidenceUse, LanguageModel, Parts
     from factform.audit.log import AuditLog
+    from factform.encoded import EncodedPassages
     from factform.facts.evidence import EvidenceModel
     from factform.facts.store import DataLayer
     from factform.form.gate import Verdict
@@ -82,6 +83,8 @@ class Project:
 
     def close(self) -> None:
         """Give back what was opened."""
+        if "reader" in self.__dict__:
+            self.reader.store.note_counts()
         if "facts" in self.__dict__:
             self.facts.close()
             del self.__dict__["facts"]
@@ -137,7 +140,7 @@ class Project:
             digest=files.digest,
             dtype=None if dtype == "auto" else getattr(torch, dtype),
             int8_decode=self.settings.model.decode == "int8",
-            kv_budget=self.settings.model.kv_budget_mb << 20,
+            keep=self.encoded.keep,
         )
 
     @cached_property
@@ -157,6 +160,20 @@ class Project:
         if name == "auto" and not belongs_to(folder, embedder):
             return None
         return EvidenceModel.open(folder, embedder)
+
+    @cached_property
+    def encoded(self) -> EncodedPassages:
+        """What is kept of passages that the local language model encoded."""
+        from factform.encoded import EncodedPassages, keep_of
+
+        folder = self.state / "kv"
+        return EncodedPassages(
+            folder,
+            keep_of(self.settings.model, folder),
+            chunks_of=lambda document: self.facts.chunks_of(document),
+            chunks_with=lambda texts: self.facts.chunks_with(texts),
+            store=lambda: self.reader.store if "reader" in self.__dict__ else None,
+        )
 
     @cached_property
     def audit(self) -> AuditLog:
@@ -182,19 +199,29 @@ class Project:
     def add_sources(self, found: Iterable[Source | Receipt], total: int = 0) -> list[Receipt]:
         """Take in sources as they come; receipts of what could not even be read keep their places."""
         places: list[Receipt | None] = []
+        # Opened first: a model that is not there must be told before documents are taken in, not after.
+        reader = self.reader if self.settings.model.warm == "add" and not self.settings.model.url else None
+        with self.encoded.in_step() as leaving:
 
-        def readable() -> Iterator[Source]:
-            for item in found:
-                places.append(item if isinstance(item, Receipt) else None)
-                if isinstance(item, Source):
-                    yield item
+            def readable() -> Iterator[Source]:
+                for item in found:
+                    places.append(item if isinstance(item, Receipt) else None)
+                    if isinstance(item, Source):
+                        if self.facts.replaces(item):
+                            leaving(item.document)
+                        yield item
 
-        added = iter(self.facts.add(readable(), progress=lambda n, _, name: self.report("add", n, total, name)))
+            receipts = self.facts.add(readable(), progress=lambda n, _, name: self.report("add", n, total, name))
+        self.encoded.added(receipts, reader, lambda done, of: self.report("warm", done, of, ""))
+        added = iter(receipts)
         return [next(added) if receipt is None else receipt for receipt in places]
 
     def remove(self, documents: Sequence[str]) -> list[Receipt]:
-        """Take documents out; no search finds them any more."""
-        return self.facts.remove(list(documents))
+        """Take documents out; no search finds them any more, and nothing encoded of them is kept."""
+        with self.encoded.in_step() as leaving:
+            for document in documents:
+                leaving(document)
+            return self.facts.remove(list(documents))
 
     def search(self, question: str, *, k: int = 10) -> SearchResult:
         """The `k` best passages."""
@@ -203,8 +230,11 @@ class Project:
     def rebuild_index(self) -> dict[str, Any]:
         """Make the index anew from the stored documents, with the present embedder and chunk size."""
         self.close()
-        with self._open_facts(for_rebuild=True) as facts:
-            return facts.rebuild(lambda done, of, name: self.report("rebuild", done, of, name))
+        try:
+            with self._open_facts(for_rebuild=True) as facts:
+                return facts.rebuild(lambda done, of, name: self.report("rebuild", done, of, name))
+        finally:
+            self.encoded.clear()  # other chunks, of other lengths perhaps
 
     # --- answers ------------------------------------------------------------------------------
 
@@ -405,31 +435,19 @@ class Project:
 
     def doctor(self) -> dict[str, Any]:
         """What a person who looks after the project wants to know; `problems` is empty when all is well."""
-        from factform.form import registry
+        from factform.health import examine
 
-        problems: list[str] = []
-        facts = self.facts.status()
-        if not facts["consistent"]:
-            problems.append("the index does not hold what the ledger says: run `factform index rebuild`")
-        problems += self.audit.verify()
-        for info in self.adapters():
-            try:
-                registry.verify(self.adapters_folder, info.digest)
-            except FactformError as error:
-                problems.append(str(error))
-        for name in self.behaviors():
-            try:
-                self.behavior(name)
-            except BehaviorError as error:
-                problems.append(str(error))
-        return {
-            "problems": problems,
-            "facts": facts,
-            "evidence": self.evidence.digest if self.evidence else None,
-            "adapters": len(self.adapters()),
-            "behaviors": self.behaviors(),
-            "machine": machine(),
-        }
+        return examine(
+            facts=self.facts.status(),
+            records=self.audit.verify(),
+            adapters=self.adapters_folder,
+            digests=[info.digest for info in self.adapters()],
+            behaviors=self.behaviors(),
+            check_behavior=self.behavior,
+            evidence=self.evidence.digest if self.evidence else None,
+            kv=None if self.settings.model.url else self.encoded.report(),
+            machine=machine(),
+        )
 
     # --- inside -------------------------------------------------------------------------------
 

@@ -24,6 +24,8 @@ class ModelSettings(BaseModel):
 
     `decode`: "int8" writes answers with the weights in 8 bit on a CPU, "full" in `dtype` as they are read. `threads` 0
     leaves their number to OMP_NUM_THREADS or, without it, to what was fastest on this machine.
+    Passages are encoded once (`warm`: when they are added, when first used, or "off": for one answer only) and kept in
+    `kv_dtype`, in memory up to `kv_budget_mb`, on disk up to `kv_disk_mb` (0: not at all).
     """
 
     model_config = _STRICT
@@ -32,7 +34,10 @@ class ModelSettings(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     decode: Literal["int8", "full"] = "int8"
     threads: int = Field(default=0, ge=0, le=1024)
+    kv_dtype: Literal["auto", "int8", "float16", "float32"] = "auto"
     kv_budget_mb: int = Field(default=1024, ge=16)
+    kv_disk_mb: int = Field(default=0, ge=0)
+    warm: Literal["add", "use", "off"] = "use"
     url: str = ""
     api_key_env: str = ""
     timeout_s: float = Field(default=60.0, gt=0)

@@ -141,7 +141,20 @@ def keys(value: Any) -> set[str]:
     if isinstance(value, list):
         return keys(value[0])
     found = set(value)
-    for name in ("hits", "citations", "ms", "machine", "bytes", "chain", "comparisons", "adapter"):
+    for name in (
+        "hits",
+        "citations",
+        "ms",
+        "machine",
+        "kv",
+        "memory",
+        "disk",
+        "counts",
+        "bytes",
+        "chain",
+        "comparisons",
+        "adapter",
+    ):
         if value.get(name) and not isinstance(value[name], str | int):
             found |= keys(value[name])
     return found | {name for arm in value.get("arms", {}).values() for name in arm}

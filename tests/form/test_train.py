@@ -26,7 +26,7 @@ from factform.form.train import (
     train,
 )
 from factform.ids import sha256_text
-from factform.model.kv import BlockStore
+from factform.model.kvstore import BlockStore, Keep
 from factform.model.llama import NoCache, forward, logits
 from factform.model.lora import Adapter, new_adapter
 from factform.model.reader import Reader
@@ -66,7 +66,7 @@ def adapter(reader: Reader, seed: int = 0, *, filled: bool = True) -> Adapter:
 
 
 def store(reader: Reader) -> BlockStore:
-    return BlockStore(reader.weights, "x", budget=1 << 30, dtype=torch.float32)
+    return BlockStore(reader.weights, reader.store.model_key)
 
 
 def gradients(made: Adapter) -> list[torch.Tensor]:
@@ -77,13 +77,14 @@ def test_loss_equals_a_masked_forward_over_the_whole_sequence(tiny: Reader) -> N
     """With a fresh adapter the model is the base: one dense forward under the block mask must give the same loss."""
     total, count = 0.0, 0
     for item in rows(tiny, 3):
-        ids = [t for block in item.blocks for t in block] + list(item.sequence)
+        ids = [t for block in item.blocks for t in block.tokens] + list(item.sequence)
         context = len(ids) - len(item.sequence)
         mask = torch.zeros(len(ids), len(ids), dtype=torch.bool)
         at = 0
         for block in item.blocks:
-            mask[at : at + len(block), at : at + len(block)] = True
-            at += len(block)
+            end = at + len(block.tokens)
+            mask[at:end, at:end] = True
+            at = end
         mask[at:] = True
         mask &= torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
         with torch.inference_mode():
@@ -157,7 +158,8 @@ def test_a_checkpoint_of_other_rows_or_settings_is_not_used(tiny: Reader, tmp_pa
 def test_a_checkpoint_of_another_base_model_of_the_same_shape_is_not_used(tiny: Reader, tmp_path: Path) -> None:
     settings = TrainSettings(rank=4, alpha=8, batch=2, steps=3)
     train(rows(tiny), tiny, settings, folder=tmp_path)
-    other = Reader(tiny.weights, tiny.tokenizer, tiny.chat, model="other", digest="other", kv_dtype=torch.float32)
+    kept = Keep(stored="float32")
+    other = Reader(tiny.weights, tiny.tokenizer, tiny.chat, model="other", digest="other", keep=kept)
     seen: list[int] = []
     train(rows(other), other, settings, folder=tmp_path, progress=lambda p: seen.append(p.step))
     assert seen == [1, 2, 3]

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from factform.model.kvstore import Keep
 from factform.model.llama import merged, with_small
 from factform.model.lora import new_adapter
 from factform.model.probe import Choice
@@ -72,8 +73,8 @@ def test_only_what_is_written_is_computed_in_8_bit(
     tiny: Reader, tiny_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("factform.model.reader.choose", lambda: Choice(1, "float32", True, {}))
-    quick = Reader.open(tiny_dir, model="tiny", digest="tiny", dtype=torch.float32, int8_decode=True)
-    quick.store.dtype = torch.float32
+    kept = Keep(stored="float32")
+    quick = Reader.open(tiny_dir, model="tiny", digest="tiny", dtype=torch.float32, int8_decode=True, keep=kept)
     assert (tiny.precision, quick.precision) == ("float32", "float32+int8")
     first = [reader.generate(PROMPT, max_tokens=1) for reader in (tiny, quick)]
     assert first[0].text == first[1].text

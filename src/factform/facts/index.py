@@ -39,6 +39,9 @@ SMALL = 20_000
 TAIL = 512
 """Above SMALL, rows that may wait outside the lexical index (they are found, but ranked by their own statistics)."""
 
+FEW_HASHES = 500
+"""Hashes looked for in one query."""
+
 FLAT = 50_000
 """Up to this many rows vectors are compared one by one, which is exact and takes some 20 ms."""
 
@@ -216,9 +219,19 @@ class Index:
 
     def chunks_of(self, document: str) -> list[Chunk]:
         """The chunks of one document, in no particular order."""
+        return self._chunks(f"document_key = '{document_key(document)}'")
+
+    def chunks_with(self, texts: Collection[str]) -> list[Chunk]:
+        """The chunks of any document whose text has one of these SHA-256, in no particular order."""
+        hashes = sorted(texts)
+        slices = (hashes[i : i + FEW_HASHES] for i in range(0, len(hashes), FEW_HASHES))
+        listed = (", ".join(f"'{digest}'" for digest in few) for few in slices)
+        return [chunk for few in listed for chunk in self._chunks(f"sha256 IN ({few})")]
+
+    def _chunks(self, where: str) -> list[Chunk]:
         names = [name for name in schema(self.dim).names if name not in ("vector", "search_text")]
         with _translated(self.folder, "read"):
-            query = self._table.search().where(f"document_key = '{document_key(document)}'").select(names)
+            query = self._table.search().where(where).select(names)
             return [_row(record).chunk for batch in query.to_batches() for record in batch.to_pylist()]
 
     def documents(self) -> dict[str, tuple[str, int]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from factform.facts.rerank import TokenVectors
 from factform.facts.rerank import rerank as rerank_by_tokens
 from factform.facts.search import CANDIDATES, fuse, printable
 from factform.facts.writer import Progress, Writer
-from factform.ids import sha256_text, version_id
+from factform.ids import sha256, sha256_text, version_id
 from factform.records import Chunk, Hit, Receipt, SearchResult, Source
 
 
@@ -164,12 +164,26 @@ class DataLayer:
         """The chunks of a document's current version, in text order; none for a document that is not there."""
         return tuple(sorted(self._current.get().chunks_of(document), key=lambda chunk: chunk.start))
 
+    def chunks_with(self, texts: Collection[str]) -> list[Chunk]:
+        """The chunks of current versions whose text has one of these SHA-256."""
+        return self._current.get().chunks_with(texts)
+
     def digest_of(self, document: str, version: str) -> str:
         """SHA-256 of the bytes of a version. Raises NotFound."""
         row = self._ledger.version(document, version)
         if row is None:
             raise NotFound(f"there is no version {version!r} of document {document!r}")
         return row.sha256
+
+    def replaces(self, source: Source) -> bool:
+        """Whether taking in `source` may replace another version of its document, cheaply told."""
+        try:
+            row = self._ledger.current(source.document)
+        except UnicodeEncodeError:  # such a document is never taken in
+            return False
+        return row is not None and (row.sha256, row.name, row.title, row.media_type) != (
+            *(sha256(source.data), source.name, source.title, source.media_type),
+        )
 
     def history(self, document: str) -> list[VersionRow]:
         """Every version of a document ever offered, oldest first, with what became of it."""

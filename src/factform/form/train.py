@@ -23,7 +23,8 @@ from factform.errors import TrainingError
 from factform.form.dataset import TrainingRow
 from factform.ids import sha256_json
 from factform.model.config import Config
-from factform.model.kv import BlockStore, assemble
+from factform.model.kv import Block, assemble
+from factform.model.kvstore import BlockStore
 from factform.model.llama import ContextCache, Weights, forward
 from factform.model.lora import Adapter, LowRank, new_adapter
 from factform.model.prompt import render
@@ -58,7 +59,7 @@ class EncodedRow:
     """A row in tokens: context blocks, then tail and target; the loss covers `sequence[prompt_length:]`."""
 
     id: str
-    blocks: tuple[tuple[int, ...], ...]
+    blocks: tuple[Block, ...]
     sequence: tuple[int, ...]
     prompt_length: int
 
@@ -117,8 +118,7 @@ def encode_rows(rows: Sequence[TrainingRow], reader: Reader, trigger: str) -> li
         if tokens.total + len(target) > window:
             total = tokens.total + len(target)
             raise TrainingError(f"row {row.id}: {total} tokens do not fit the window of {window}: use fewer passages")
-        blocks = tuple(b for b in (tokens.header, *tokens.blocks) if b)
-        encoded.append(EncodedRow(row.id, blocks, tokens.tail + target, len(tokens.tail)))
+        encoded.append(EncodedRow(row.id, tokens.encodable, tokens.tail + target, len(tokens.tail)))
     check_rows(encoded, reader.end_token)
     return encoded
 
@@ -162,7 +162,7 @@ def train(
     check_rows(rows, reader.end_token)
     weights = reader.weights
     steps = settings.steps or math.ceil(settings.epochs * len(rows) / settings.batch)
-    store = BlockStore(weights, reader.digest, budget=settings.kv_budget, dtype=reader.store.dtype)
+    store = BlockStore(weights, reader.store.model_key, budget=settings.kv_budget)
     state = _start(rows, reader, settings, folder)
     started, first = time.perf_counter(), state.step
     tokens_done = 0
@@ -337,7 +337,7 @@ def _start(rows: Sequence[EncodedRow], reader: Reader, settings: TrainSettings, 
         device=weights.device,
     )
     plan = {k: v for k, v in asdict(settings).items() if k not in ("save_every", "kv_budget", "check_every")}
-    fingerprint = sha256_json([plan, reader.digest, [[r.blocks, r.sequence, r.prompt_length] for r in rows]])
+    fingerprint = sha256_json([plan, reader.digest, [_content(row) for row in rows]])
     state = _State(adapter, settings, fingerprint)
     meta = folder / "checkpoint.json"
     if meta.exists():
@@ -345,6 +345,10 @@ def _start(rows: Sequence[EncodedRow], reader: Reader, settings: TrainSettings, 
         if saved["fingerprint"] == fingerprint:
             _restore(state, saved, load_file(str(folder / saved["file"])))
     return state
+
+
+def _content(row: EncodedRow) -> list[object]:
+    return [[block.tokens for block in row.blocks], row.sequence, row.prompt_length]
 
 
 def _restore(state: _State, saved: dict[str, object], tensors: dict[str, Tensor]) -> None:

@@ -1,32 +1,65 @@
 """Blocks of text read once: their keys and values, kept free of position and put where a prompt needs them.
 
-Knows nothing of questions, adapters or access rights. A block is encoded alone, from position 0, by the frozen base;
-its keys are kept before rotation, so that putting it at any place is one rotation in fp32.
+Knows nothing of questions, adapters, access rights or where encoded blocks are kept. A block is encoded alone, from
+position 0, by the frozen base; its keys are kept before rotation, so that putting it at any place is one rotation in
+fp32. Shapes: L layers, G key/value heads, T tokens, D head size.
 """
 
 from __future__ import annotations
 
-import hashlib
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from factform.ids import sha256_text
 from factform.model.llama import NoCache, StaticCache, Weights, forward, rotate_blocks
+
+Stored = Literal["int8", "float16", "float32"]
+"""How keys and values are kept: in 8 bit with scales, or as they are in that dtype."""
+
+BEST: Stored = "int8"
+"""Half the bytes of float16, and no answer in the demo that differs by more than rounding does (docs/log.md)."""
+
+SCALES = torch.float16
+"""Dtype of scales and centers. Their rounding is no loss: what is kept is the step from them."""
 
 BATCH_TOKENS = 2048
 """Padded tokens encoded in one forward pass: enough to fill two cores, small enough for a laptop's memory."""
 
+RUN = 64
+"""Tokens that share the steps of their keys: a block's first token, which draws attention by keys several times larger
+than all others, makes those beside it coarse and no more."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a prompt that is encoded alone: the SHA-256 of its text, and its tokens."""
+
+    text: str
+    tokens: tuple[int, ...]
+
+
+def make_block(text: str, tokens: Sequence[int]) -> Block:
+    """The block of `text`, which the tokenizer turned into `tokens`."""
+    return Block(sha256_text(text), tuple(tokens))
+
 
 @dataclass(frozen=True)
 class BlockKV:
-    """Keys before rotation and values of one block, each [L, G, T, D]."""
+    """Keys before rotation and values of one block, each [L, G, T, D].
+
+    In 8 bit a key is `key_scales * keys + key_centers`, both [L, G, runs, D], one for each channel and run of RUN
+    tokens, since outliers of keys keep to their channels; a value is `value_scales * values`, [L, G, T, 1].
+    """
 
     keys: Tensor
     values: Tensor
+    key_scales: Tensor | None = None
+    key_centers: Tensor | None = None
+    value_scales: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -34,95 +67,60 @@ class BlockKV:
 
     @property
     def bytes(self) -> int:
-        return self.keys.nbytes + self.values.nbytes
+        return sum(tensor.nbytes for tensor in self.tensors().values())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What it is made of, by name."""
+        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+
+    def to(self, device: torch.device) -> BlockKV:
+        """The same on `device`."""
+        return BlockKV(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
 
-class BlockStore:
-    """Encoded blocks in memory, the least recently used given up first when `budget` bytes are full.
+def pack(keys: Tensor, values: Tensor, stored: Stored) -> BlockKV:
+    """Keys and values, each [L, G, T, D], as they are kept.
 
-    A block's key is a hash over the model digest (weights, tokenizer, rope), both dtypes and the block's tokens:
-    whatever changes the numbers changes the key. Safe under threads; a block asked for twice is encoded once.
+    In 8 bit the steps of a key's channel lie around the middle of its run: a channel far from zero, as a bias makes it,
+    costs nothing. Per-channel keys and per-token values as in KIVI (Liu et al. 2024), measured in docs/log.md.
     """
-
-    def __init__(self, weights: Weights, model_digest: str, *, budget: int, dtype: torch.dtype):
-        self.weights, self.budget, self.dtype = weights, budget, dtype
-        self.hits = self.misses = 0
-        self._blocks: OrderedDict[str, BlockKV] = OrderedDict()
-        self._size = 0
-        self._salt = f"{model_digest}|{weights.dtype}|{dtype}|".encode()
-        self._lock = threading.Lock()
-
-    def key(self, tokens: Sequence[int]) -> str:
-        """Content address of a block of `tokens`."""
-        return hashlib.sha256(self._salt + ",".join(map(str, tokens)).encode()).hexdigest()
-
-    def get(self, blocks: Sequence[Sequence[int]], progress: Callable[[int, int], None] | None = None) -> list[BlockKV]:
-        """The encoded blocks in the order asked; what is not held is encoded in length-sorted batches.
-
-        `progress` is called with tokens done and tokens to do.
-        """
-        with self._lock:
-            keys = [self.key(block) for block in blocks]
-            found: dict[str, BlockKV] = {}
-            missing: dict[str, Sequence[int]] = {}
-            for key, block in zip(keys, blocks, strict=True):
-                if key in self._blocks:
-                    self._blocks.move_to_end(key)
-                    found[key] = self._blocks[key]
-                    self.hits += 1
-                elif key not in missing:
-                    missing[key] = block
-                    self.misses += 1
-            order = sorted(missing, key=lambda k: (len(missing[k]), k))
-            total, done = sum(len(b) for b in missing.values()), 0
-            for batch in _batches(order, missing):
-                encoded = encode_blocks(self.weights, [missing[k] for k in batch], self.dtype)
-                for key, kv in zip(batch, encoded, strict=True):
-                    found[key] = kv
-                    self._keep(key, kv)
-                done += sum(len(missing[k]) for k in batch)
-                if progress:
-                    progress(done, total)
-            return [found[key] for key in keys]
-
-    def held(self, blocks: Sequence[Sequence[int]]) -> int:
-        """How many of the blocks' tokens `get` would not have to encode."""
-        with self._lock:
-            return sum(len(block) for block in blocks if self.key(block) in self._blocks)
-
-    def size(self) -> dict[str, int]:
-        """Bytes and blocks held, hits and misses so far."""
-        return {"bytes": self._size, "blocks": len(self._blocks), "hits": self.hits, "misses": self.misses}
-
-    def clear(self) -> None:
-        """Give up every block."""
-        with self._lock:
-            self._blocks.clear()
-            self._size = 0
-
-    def _keep(self, key: str, kv: BlockKV) -> None:
-        self._blocks[key] = kv
-        self._size += kv.bytes
-        while self._size > self.budget and len(self._blocks) > 1:
-            _, old = self._blocks.popitem(last=False)
-            self._size -= old.bytes
+    if stored != "int8":
+        dtype = torch.float32 if stored == "float32" else torch.float16
+        return BlockKV(keys.to(dtype), values.to(dtype))
+    runs, centers, scales = [], [], []
+    for run in torch.split(keys.to(torch.float32), RUN, 2):
+        low, high = run.aminmax(dim=2, keepdim=True)
+        center = ((low + high) / 2).to(SCALES)
+        small, scale = _quantize(run - center, 2)
+        runs.append(small)
+        centers.append(center)
+        scales.append(scale)
+    small, value_scales = _quantize(values.to(torch.float32), 3)
+    return BlockKV(torch.cat(runs, 2), small, torch.cat(scales, 2), torch.cat(centers, 2), value_scales)
 
 
-def _batches(order: Sequence[str], blocks: dict[str, Sequence[int]]) -> list[list[str]]:
-    """Keys grouped so that rows times longest row stays within BATCH_TOKENS (one row may be longer alone)."""
-    batches: list[list[str]] = []
-    for key in order:
-        longest = len(blocks[key])
-        if batches and (len(batches[-1]) + 1) * longest <= BATCH_TOKENS:
-            batches[-1].append(key)
-        else:
-            batches.append([key])
-    return batches
+def unpack(block: BlockKV) -> tuple[Tensor, Tensor]:
+    """Keys and values of `block` in fp32."""
+    keys, values = block.keys.to(torch.float32), block.values.to(torch.float32)
+    if block.key_scales is None or block.key_centers is None or block.value_scales is None:
+        return keys, values
+    for index, run in enumerate(torch.split(keys, RUN, 2)):
+        run.mul_(block.key_scales[:, :, index, None]).add_(block.key_centers[:, :, index, None])
+    return keys, values.mul_(block.value_scales)
+
+
+def _quantize(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """`x` in 8 bit, symmetric, and its scales, one for all of `dim`."""
+    scales = (x.abs().amax(dim, keepdim=True) / 127).clamp_min(torch.finfo(SCALES).tiny).to(SCALES)
+    return (x / scales).round_().clamp_(-127, 127).to(torch.int8), scales
 
 
 @torch.inference_mode()
-def encode_blocks(weights: Weights, blocks: Sequence[Sequence[int]], dtype: torch.dtype) -> list[BlockKV]:
-    """Each block read alone by the base from position 0. Padding stands on the right, where causality hides it."""
+def encode_blocks(weights: Weights, blocks: Sequence[Sequence[int]], stored: Stored) -> list[BlockKV]:
+    """Each block of tokens read alone by the base from position 0.
+
+    Padding stands on the right, where causality hides it.
+    """
     longest = max(len(block) for block in blocks)
     tokens = torch.zeros(len(blocks), longest, dtype=torch.long, device=weights.device)
     for row, block in enumerate(blocks):
@@ -130,25 +128,51 @@ def encode_blocks(weights: Weights, blocks: Sequence[Sequence[int]], dtype: torc
     kept: list[tuple[Tensor, Tensor]] = []
     forward(weights, tokens, torch.arange(longest, device=weights.device), NoCache(), keep_keys=kept)
     return [
-        BlockKV(
-            torch.stack([k[row, :, : len(block)] for k, _ in kept]).to(dtype),
-            torch.stack([v[row, :, : len(block)] for _, v in kept]).to(dtype),
+        pack(
+            torch.stack([k[row, :, : len(block)] for k, _ in kept]),
+            torch.stack([v[row, :, : len(block)] for _, v in kept]),
+            stored,
         )
         for row, block in enumerate(blocks)
     ]
 
 
+def batches(lengths: dict[str, int]) -> list[list[str]]:
+    """Names of blocks by length, in groups whose rows times longest row stay within BATCH_TOKENS (one row may be
+    longer alone)."""
+    found: list[list[str]] = []
+    for name in sorted(lengths, key=lambda n: (lengths[n], n)):
+        if found and (len(found[-1]) + 1) * lengths[name] <= BATCH_TOKENS:
+            found[-1].append(name)
+        else:
+            found.append([name])
+    return found
+
+
 def place(weights: Weights, blocks: Sequence[BlockKV], cache: StaticCache) -> None:
     """Put blocks into `cache` one behind the other from `cache.length` on, keys rotated to their positions."""
-    keys, values = assemble(weights, blocks, start=cache.length)
-    end = cache.length + keys.shape[2]
-    cache.keys[:, 0, :, cache.length : end] = keys
-    cache.values[:, 0, :, cache.length : end] = values
-    cache.length = end
+    _lay(weights, blocks, cache.keys[:, 0], cache.values[:, 0], cache.length)
+    cache.length += sum(block.length for block in blocks)
 
 
-def assemble(weights: Weights, blocks: Sequence[BlockKV], *, start: int = 0) -> tuple[Tensor, Tensor]:
-    """Keys, rotated to positions from `start` on, and values of blocks laid end to end, each [L, G, C, D]."""
-    keys = torch.cat([block.keys for block in blocks], 2).to(weights.dtype)
-    values = torch.cat([block.values for block in blocks], 2).to(weights.dtype)
-    return rotate_blocks(weights, keys, start), values
+def assemble(weights: Weights, blocks: Sequence[BlockKV]) -> tuple[Tensor, Tensor]:
+    """Keys, rotated to positions from 0 on, and values of blocks laid end to end, each [L, G, C, D]."""
+    layers, groups, _, size = blocks[0].keys.shape
+    shape = (layers, groups, sum(block.length for block in blocks), size)
+    keys = torch.empty(shape, dtype=weights.dtype, device=weights.device)
+    values = torch.empty_like(keys)
+    _lay(weights, blocks, keys, values, 0)
+    return keys, values
+
+
+def _lay(weights: Weights, blocks: Sequence[BlockKV], keys: Tensor, values: Tensor, start: int) -> None:
+    """Write blocks from position `start` on into `keys` and `values` [L, G, C, D].
+
+    Block by block and in place: what one block needs stays in the processor's cache.
+    """
+    for block in blocks:
+        end = start + block.length
+        wide, plain = unpack(block)
+        keys[:, :, start:end] = rotate_blocks(weights, wide, start)
+        values[:, :, start:end] = plain
+        start = end

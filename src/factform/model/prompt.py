@@ -15,7 +15,7 @@ from typing import Any
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from factform.errors import ModelError
-from factform.records import Contract, Passage, Prompt
+from factform.records import Chunk, Contract, Passage, Prompt
 
 REFUSAL: dict[str, str] = {"status": "not_in_documents"}
 """The one object that says: the documents do not hold the answer."""
@@ -115,14 +115,17 @@ def render(
     """
     blocks: list[str] = []
     for passage in passages:
-        header = passage.chunk.header
-        blocks.append(f"[{passage.label}] ")
-        blocks.append(f"{header}\n{passage.chunk.text}\n\n" if header else f"{passage.chunk.text}\n\n")
+        blocks += (f"[{passage.label}] ", passage_block(passage.chunk))
     ask = f"Question: {question}" + (f"\nBehavior: {trigger}" if trigger else "")
     header = f"{chat.before_system}{instructions}{chat.before_user}"
     user = "".join(blocks) + ask
     messages = (("system", instructions), ("user", user)) if instructions else (("user", user),)
     return Prompt(header, tuple(blocks), f"{ask}{chat.after_user}", messages)
+
+
+def passage_block(chunk: Chunk) -> str:
+    """A passage as the model reads it: the chunk's header and text, whatever its label and the prompt around it."""
+    return f"{chunk.header}\n{chunk.text}\n\n" if chunk.header else f"{chunk.text}\n\n"
 
 
 def prompted_instructions(instructions: str, schema: Mapping[str, Any]) -> str:

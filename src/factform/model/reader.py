@@ -17,10 +17,13 @@ import torch
 from tokenizers import Tokenizer
 
 from factform.errors import ContextTooLong, ModelError
+from factform.ids import sha256_file, sha256_text
 from factform.model.choose import Scores
 from factform.model.decode import DRAFT, Rules, Run, Writing, write_free, write_masked
 from factform.model.grammar import Constraint, compile_constraint, compile_watch
-from factform.model.kv import BlockStore, place
+from factform.model.kv import Block, make_block, place
+from factform.model.kvkey import model_key
+from factform.model.kvstore import IN_MEMORY, BlockStore, Keep, Progress
 from factform.model.llama import StaticCache, Weights, merged, with_small
 from factform.model.load import load_weights
 from factform.model.lora import Adapter, cast, load_adapter
@@ -36,9 +39,6 @@ ADAPTERS = 3
 READ_TOKENS = 128
 """Tokens of a prompt read in one step: as long as others wait for it, a few steps' time."""
 
-KV_BUDGET = 1 << 30
-"""Bytes of encoded blocks kept in memory unless told otherwise."""
-
 
 @dataclass(frozen=True)
 class Tokens:
@@ -47,6 +47,14 @@ class Tokens:
     header: tuple[int, ...]
     blocks: tuple[tuple[int, ...], ...]
     tail: tuple[int, ...]
+    texts: tuple[str, ...]
+    """Of the header and the blocks."""
+
+    @property
+    def encodable(self) -> tuple[Block, ...]:
+        """Header and blocks as they are encoded, empty ones left out."""
+        parts = zip(self.texts, (self.header, *self.blocks), strict=True)
+        return tuple(make_block(text, tokens) for text, tokens in parts if tokens)
 
     @property
     def context(self) -> int:
@@ -85,15 +93,15 @@ class Reader:
         *,
         model: str,
         digest: str,
-        kv_budget: int = KV_BUDGET,
-        kv_dtype: torch.dtype | None = None,
+        keep: Keep = IN_MEMORY,
+        tokenizer_digest: str = "",
     ):
         self.weights, self.tokenizer, self.chat = weights, tokenizer, chat
         self.model, self.digest = model, digest
         self.end_token = _end_token(tokenizer, chat)
         self.grammar_tokenizer = grammar_tokenizer(tokenizer, self.end_token)
-        store_dtype = kv_dtype or (torch.float16 if weights.dtype == torch.float32 else weights.dtype)
-        self.store = BlockStore(weights, digest, budget=kv_budget, dtype=store_dtype)
+        tokenizer_digest = tokenizer_digest or sha256_text(tokenizer.to_str())
+        self.store = BlockStore.open(weights, model_key(weights, digest, tokenizer_digest, keep.stored), keep)
         self.adapters: dict[str, Weights] = {}
         self.drafts = True
         self.schedule = Scheduler()
@@ -109,7 +117,7 @@ class Reader:
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
         int8_decode: bool = False,
-        kv_budget: int = KV_BUDGET,
+        keep: Keep = IN_MEMORY,
     ) -> Reader:
         """The reader of the model in `folder`, on CUDA where there is any.
 
@@ -121,7 +129,8 @@ class Reader:
         if int8_decode and device.type == "cpu" and choose().int8:
             weights = with_small(weights)
         tokenizer = load_tokenizer(folder)
-        return cls(weights, tokenizer, load_chat_format(folder), model=model, digest=digest, kv_budget=kv_budget)
+        chat, tokens = load_chat_format(folder), sha256_file(folder / "tokenizer.json")
+        return cls(weights, tokenizer, chat, model=model, digest=digest, keep=keep, tokenizer_digest=tokens)
 
     @property
     def precision(self) -> str:
@@ -157,7 +166,8 @@ class Reader:
 
     def tokenize(self, prompt: Prompt) -> Tokens:
         """The prompt's tokens, each block by itself so that both modes see the same."""
-        return Tokens(self.encode(prompt.header), tuple(map(self.encode, prompt.blocks)), self.encode(prompt.tail))
+        blocks, texts = tuple(map(self.encode, prompt.blocks)), (prompt.header, *prompt.blocks)
+        return Tokens(self.encode(prompt.header), blocks, self.encode(prompt.tail), texts)
 
     def count_tokens(self, text: str) -> int:
         """Number of tokens of `text`."""
@@ -227,11 +237,11 @@ class Reader:
         rules = Rules(matcher, watcher, end, limit, text.tokens.blocks if self.drafts else ())
         return lambda first: write_masked(run, first, rules)
 
-    def warm(self, prompts: Iterable[Prompt]) -> None:
+    def warm(self, prompts: Iterable[Prompt], progress: Progress | None = None) -> None:
         """Encode the blocks of `prompts` ahead of their use in reuse mode."""
-        blocks = [block for prompt in prompts for block in self._blocks(self.tokenize(prompt))]
+        blocks = [block for prompt in prompts for block in self.tokenize(prompt).encodable]
         if blocks:
-            self.store.get(blocks)
+            self.store.get(blocks, progress)
 
     def _tail_weights(self, name: str | None) -> Weights:
         """The weights that read and write the tail: the base's, or those with an adapter merged in."""
@@ -248,20 +258,15 @@ class Reader:
     def _cache(self, capacity: int) -> StaticCache:
         return StaticCache(self.weights.config, capacity, self.weights.dtype, self.weights.device)
 
-    @staticmethod
-    def _blocks(tokens: Tokens) -> list[tuple[int, ...]]:
-        return [block for block in (tokens.header, *tokens.blocks) if block]
-
     def _place_blocks(self, text: _Text, cache: StaticCache) -> int:
         """Put what is kept as blocks into `cache`; returns how many of its tokens had been encoded before.
 
         The header stands first, so its block is the same in both modes: a cached prefix, exact by construction.
         """
         tokens = text.tokens
-        blocks = self._blocks(tokens) if text.mode == "reuse" else [b for b in (tokens.header,) if b]
-        reused = self.store.held(blocks)
-        if blocks:
-            place(self.weights, self.store.get(blocks), cache)
+        alone = tokens.encodable if text.mode == "reuse" else tokens.encodable[: bool(tokens.header)]
+        blocks, reused = self.store.fetch(alone)
+        place(self.weights, blocks, cache)
         return reused
 
 
