@@ -12,6 +12,7 @@ import pytest
 import torch
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "reader"
+MODULES = ("train_evidence", "generate", "written", "data", "evaluate")
 SETTINGS = {
     "batch": 2, "passages": 2, "gold_share": 0.9, "epochs": 1.0, "steps": 6, "learning_rate": 3e-4,
     "weight_decay": 0.01, "warmup": 0.1, "save_every": 2,
@@ -24,7 +25,18 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     import train_evidence
 
     yield train_evidence
-    sys.modules.pop("train_evidence", None)
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.syspath_prepend(str(RECIPE))
+    import generate
+
+    yield generate
+    for name in MODULES:
+        sys.modules.pop(name, None)
 
 
 def passage(text: str, rank: int | None, *, about: bool = False, answer: str = "") -> dict[str, Any]:
@@ -66,6 +78,66 @@ def test_the_marginal_is_one_softmax_over_all_passages(recipe: Any) -> None:
 
 
 @pytest.mark.slow
+def test_the_scores_of_pairs_are_those_of_one_pass_over_all(recipe: Any, minilm_dir: Path) -> None:
+    from factform.facts.evidence import pair_scores, pair_tokenizer, read_bert_config
+
+    tokenizer, config = pair_tokenizer(minilm_dir), read_bert_config(minilm_dir)
+    weights = recipe.new_weights(minilm_dir, 0, None)
+    texts = [f"Unit {i} costs {i}80 euros. " * (1 + i % 4) for i in range(11)]
+    pairs = [recipe.make_pair(row(1), passage(text, 1), tokenizer) for text in texts]
+    with torch.inference_mode():
+        parts = recipe.scores_of(config, weights, pairs)
+        whole = pair_scores(config, weights, [p.encoded for p in pairs])
+    assert torch.allclose(parts.pair, whole.pair, atol=1e-4)
+    for part, of_all in ((parts.start, whole.start), (parts.end, whole.end)):
+        assert torch.equal(part.isinf(), of_all.isinf())
+        assert torch.allclose(part.nan_to_num(neginf=0), of_all.nan_to_num(neginf=0), atol=1e-4)
+
+
+def test_written_texts_hold_the_answer_once_or_not_at_all(made: Any) -> None:
+    rows = list(made.written_rows(300, random.Random(0)))
+    assert rows == list(made.written_rows(300, random.Random(0)))
+    unanswerable = [r for r in rows if not r["answerable"]]
+    assert 60 < len(unanswerable) < 140
+    for made_row in rows:
+        spans = [p["text"][s:e] for p in made_row["passages"] for s, e in p["spans"]]
+        assert spans == made_row["answers"]
+        assert made_row["passages"][0]["about"]
+        assert 2 <= len(made_row["passages"]) <= 7
+
+
+def test_a_changed_question_differs_in_one_place_and_has_no_answer(made: Any) -> None:
+    text = "In 1912 Alva Norling led the Harbour Trust, and the town of Brenn gave it the largest crane."
+    asked = {
+        "id": "q", "set": "squad_v1", "article": "Cranes", "split": "train", "document": "d", "answerable": True,
+        "question": "What did Brenn give the Harbour Trust, the largest in 1912?", "answers": ["crane"],
+        "passages": [passage(text, 1, about=True, answer="crane")], "names": ["Otterfjord"],
+    }  # fmt: skip
+    seen = set()
+    for seed in range(40):
+        new = made.twin(asked, random.Random(seed))
+        assert (new["answerable"], new["answers"], new["set"]) == (False, [], "twins")
+        assert not any(p["spans"] for p in new["passages"])
+        assert new["question"] != asked["question"]
+        seen.add(new["question"])
+    assert any("smallest" in q for q in seen)
+    assert any("Otterfjord" in q or "Alva Norling" in q for q in seen)
+    assert all("1912" in q or made.YEAR.search(q)[0] not in text for q in seen)
+    assert made.twin({**asked, "question": "why?"}, random.Random(0)) is None
+
+
+def test_cells_are_found_by_row_and_dated_column(made: Any) -> None:
+    table = (
+        "|  | Year ended | |\n| --- | --- | --- |\n|  | 2019 | 2018 |\n| Sales | $ 1,496 | 1,202 |\n| Other | 44 | - |"
+    )
+    text = f"{table}\n\nSales fell in 2018."
+    found = [(c.row, c.column, text[c.start : c.end]) for c in made.cells_of(text)]
+    assert found == [
+        ("Sales", "Year ended 2019", "1,496"), ("Sales", "2018", "1,202"), ("Other", "Year ended 2019", "44"),
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
 def test_it_learns_and_goes_on_after_a_stop_as_if_there_had_been_none(
     recipe: Any, tmp_path: Path, minilm_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,7 +155,7 @@ def test_it_learns_and_goes_on_after_a_stop_as_if_there_had_been_none(
         recipe.train(rows, SETTINGS, 0, tmp_path / "part")
     monkeypatch.setattr(recipe, "batch_of", batch_of)
     again = recipe.train(rows, SETTINGS, 0, tmp_path / "part")
-    start = recipe.new_weights(minilm_dir, 0)
+    start = recipe.new_weights(minilm_dir, 0, None)
     for name, tensor in whole.items():
         assert torch.allclose(tensor, again[name], atol=1e-5), name
         assert torch.equal(tensor, start[name]) == (name in recipe.FROZEN), name
