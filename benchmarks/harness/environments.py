@@ -18,7 +18,7 @@ from factform.ids import sha256_json, sha256_text
 
 PEERS = Path(__file__).resolve().parents[1] / "peers"
 CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"
-LIMIT_S = 900
+LIMIT_S = 1800
 
 QUIET = {
     "HF_HUB_OFFLINE": "1",
