@@ -212,7 +212,8 @@ class Generation:
     tokens it chose freely. `ms` holds first_token and total. `forced` counts tokens the grammar left no choice in.
     `violations` counts those interventions where the model's own choice could not have become any answer in contract:
     the rest only kept a quote to the passages' words. `drafted` counts tokens read ahead from a passage that stood.
-    `precision` is what it was computed in, where the model tells ("float32+int8": read in full, written in 8 bit).
+    `precision` is what it was computed in, where the model tells ("float32+int8": read in full, written in 8 bit;
+    ", passages int8" behind it: they were encoded blocks kept in 8 bit).
     """
 
     text: str

@@ -78,7 +78,7 @@ def test_reused_blocks_equal_a_masked_forward_of_transformers(family: tuple[Any,
         whole = torch.tensor([[t for block in blocks for t in block] + end])
         reference = theirs(whole, attention_mask=mask[None, None]).logits[0, -tail:]
         cache = StaticCache(ours.config, total, ours.dtype, ours.device)
-        place(ours, encode_blocks(ours, blocks, "float32"), cache)
+        place(ours, encode_blocks(ours, blocks), cache)
         got = logits(ours, read(ours, [Piece(end, cache)]))
         plain = theirs(whole).logits[0, -tail:]
     assert cache.length == total

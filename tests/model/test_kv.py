@@ -39,7 +39,7 @@ def difference(weights: Weights, lengths: list[int], tail: int, stored: Stored) 
         whole = torch.tensor([[t for b in blocks for t in b] + end])
         reference = forward(weights, whole, torch.arange(total), NoCache(), mask=block_mask(lengths, tail))
         cache = StaticCache(weights.config, total, weights.dtype, weights.device)
-        place(weights, encode_blocks(weights, blocks, stored), cache)
+        place(weights, [pack(block, stored) for block in encode_blocks(weights, blocks)], cache)
         assert cache.length == total - tail
         got = forward(weights, torch.tensor([end]), torch.arange(total - tail, total), cache)
         expected = logits(weights, reference[:, -tail:])
@@ -74,7 +74,7 @@ def test_8_bit_is_exact_to_half_a_step_of_its_run_whatever_the_outliers() -> Non
     keys[:, :, 0] *= 20  # the first token of a block
     keys[..., 5] += 300  # a channel that a bias pushed far from zero
     values[:, :, 7] *= 50
-    kept = pack(keys, values, "int8")
+    kept = pack(BlockKV(keys, values), "int8")
     assert kept.keys.dtype == kept.values.dtype == torch.int8
     got_keys, got_values = unpack(kept)
     for start in range(0, keys.shape[2], RUN):
@@ -87,19 +87,20 @@ def test_8_bit_is_exact_to_half_a_step_of_its_run_whatever_the_outliers() -> Non
 def test_constant_and_empty_channels_survive_8_bit() -> None:
     keys, values = torch.zeros(1, 1, 3, 4), torch.zeros(1, 1, 3, 4)
     keys[..., 1] = 2.5
-    got = unpack(pack(keys, values, "int8"))
+    got = unpack(pack(BlockKV(keys, values), "int8"))
     assert torch.equal(got[0], keys)
     assert torch.equal(got[1], values)
 
 
 def test_8_bit_takes_about_half_of_16(tiny: Reader) -> None:
-    small, half, full = (encode_blocks(tiny.weights, [range(160)], kind)[0] for kind in ("int8", "float16", "float32"))
+    (block,) = encode_blocks(tiny.weights, [range(160)])
+    small, half, full = (pack(block, kind) for kind in ("int8", "float16", "float32"))
     assert full.bytes == 2 * half.bytes == 2 * 160 * 2 * 2 * 3 * 2 * 8
     assert half.bytes / 2 < small.bytes < 0.7 * half.bytes  # heads of 8 only: the default model's share is 0.53
 
 
 def test_order_of_blocks_matters_and_is_kept(tiny: Reader) -> None:
-    one, two = encode_blocks(tiny.weights, [[5, 6, 7], [8, 9]], "float32")
+    one, two = encode_blocks(tiny.weights, [[5, 6, 7], [8, 9]])
     keys, values = assemble(tiny.weights, [one, two])
     other, _ = assemble(tiny.weights, [two, one])
     assert keys.shape == other.shape == (3, 2, 5, 8)

@@ -25,7 +25,7 @@ def name(text: str = "rent") -> str:
 
 def block(stored: Stored = "int8", seed: int = 0, tokens: int = 9) -> BlockKV:
     g = torch.Generator().manual_seed(seed)
-    return pack(torch.randn(2, 2, tokens, 4, generator=g), torch.randn(2, 2, tokens, 4, generator=g), stored)
+    return pack(BlockKV(*torch.randn(2, 2, 2, tokens, 4, generator=g)), stored)
 
 
 def put(tier: DiskTier, name: str, block: BlockKV) -> Path:
@@ -184,7 +184,7 @@ def test_what_comes_from_disk_is_what_was_encoded(tiny: Reader, tmp_path: Path) 
     asked = [make_block("rent", [5, 6, 7, 8])]
     first = BlockStore(tiny.weights, tiny.store.model_key, disk=DiskTier(tmp_path, BUDGET))
     second = BlockStore(tiny.weights, tiny.store.model_key, disk=DiskTier(tmp_path, BUDGET))
-    assert same(first.get(asked)[0], encode_blocks(tiny.weights, [asked[0].tokens], "float32")[0])
+    assert same(first.get(asked)[0], encode_blocks(tiny.weights, [asked[0].tokens])[0])
     assert same(first.get(asked)[0], second.get(asked)[0])
     assert (second.counts.disk_hits, second.counts.hits) == (1, 0)
     assert second.get(asked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from factform.model.kvcounts import FILE, Counts, add_counts, read_counts
 from factform.model.kvdisk import DiskTier
 from factform.model.kvstore import BlockStore
 from factform.model.reader import Reader
+from factform.records import Prompt
 
 TOKENS = 6
+PROMPT = Prompt("<|im_start|>user\n", ("[1] ", "The rent is 1,480 euros.\n"), "Question: rent?")
 
 
 def some(*numbers: int) -> list[Block]:
@@ -27,7 +30,7 @@ def some(*numbers: int) -> list[Block]:
 
 def store(tiny: Reader, blocks: float = 1000, **more: Any) -> BlockStore:
     """A store with room for so many blocks of TOKENS tokens."""
-    one = encode_blocks(tiny.weights, [range(TOKENS)], "float32")[0].bytes
+    one = encode_blocks(tiny.weights, [range(TOKENS)])[0].bytes
     return BlockStore(tiny.weights, tiny.store.model_key, budget=int(blocks * one), **more)
 
 
@@ -315,3 +318,13 @@ def test_a_block_is_had_by_its_tokens_only(tiny: Reader) -> None:
     kept.get(some(1))
     (guess,) = some(1)
     assert kept.fetch([Block(guess.text, (9, 9))])[1] == 0  # the text's hash alone opens nothing
+
+
+def test_what_begins_a_prompt_is_kept_in_16_bit_and_the_rest_in_8(tiny_dir: Path) -> None:
+    reader = Reader.open(tiny_dir, model="tiny", digest="tiny", dtype=torch.float32)
+    tokens = reader.tokenize(PROMPT)
+    assert [block.keys.dtype for block in reader.store.get(tokens.encodable)] == [torch.float16, torch.int8, torch.int8]
+    assert reader.generate(PROMPT, mode="reuse", max_tokens=1).precision == "float32, passages int8"
+    assert reader.generate(PROMPT, mode="exact", max_tokens=1).precision == "float32"
+    same_words = replace(tokens.encodable[0], first=False)  # a passage of the same words is another entry
+    assert reader.store.get([same_words])[0].keys.dtype == torch.int8

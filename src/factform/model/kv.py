@@ -36,15 +36,20 @@ than all others, makes those beside it coarse and no more."""
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a prompt that is encoded alone: the SHA-256 of its text, and its tokens."""
+    """A part of a prompt that is encoded alone: the SHA-256 of its text, and its tokens.
+
+    `first` says that it begins the prompt. It is then part of what `exact` reads, and holds the token all others attend
+    to, so it is never kept in 8 bit.
+    """
 
     text: str
     tokens: tuple[int, ...]
+    first: bool = False
 
 
-def make_block(text: str, tokens: Sequence[int]) -> Block:
+def make_block(text: str, tokens: Sequence[int], *, first: bool = False) -> Block:
     """The block of `text`, which the tokenizer turned into `tokens`."""
-    return Block(sha256_text(text), tuple(tokens))
+    return Block(sha256_text(text), tuple(tokens), first)
 
 
 @dataclass(frozen=True)
@@ -78,12 +83,13 @@ class BlockKV:
         return BlockKV(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
 
-def pack(keys: Tensor, values: Tensor, stored: Stored) -> BlockKV:
-    """Keys and values, each [L, G, T, D], as they are kept.
+def pack(block: BlockKV, stored: Stored) -> BlockKV:
+    """`block`, not in 8 bit yet, as it is kept.
 
     In 8 bit the steps of a key's channel lie around the middle of its run: a channel far from zero, as a bias makes it,
     costs nothing. Per-channel keys and per-token values as in KIVI (Liu et al. 2024), measured in docs/log.md.
     """
+    keys, values = block.keys, block.values
     if stored != "int8":
         dtype = torch.float32 if stored == "float32" else torch.float16
         return BlockKV(keys.to(dtype), values.to(dtype))
@@ -116,8 +122,8 @@ def _quantize(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def encode_blocks(weights: Weights, blocks: Sequence[Sequence[int]], stored: Stored) -> list[BlockKV]:
-    """Each block of tokens read alone by the base from position 0.
+def encode_blocks(weights: Weights, blocks: Sequence[Sequence[int]]) -> list[BlockKV]:
+    """Each block of tokens read alone by the base from position 0; keys and values as they were computed.
 
     Padding stands on the right, where causality hides it.
     """
@@ -128,10 +134,9 @@ def encode_blocks(weights: Weights, blocks: Sequence[Sequence[int]], stored: Sto
     kept: list[tuple[Tensor, Tensor]] = []
     forward(weights, tokens, torch.arange(longest, device=weights.device), NoCache(), keep_keys=kept)
     return [
-        pack(
+        BlockKV(
             torch.stack([k[row, :, : len(block)] for k, _ in kept]),
             torch.stack([v[row, :, : len(block)] for _, v in kept]),
-            stored,
         )
         for row, block in enumerate(blocks)
     ]

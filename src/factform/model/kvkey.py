@@ -42,7 +42,8 @@ class BlockKey:
 
     def of(self, block: Block) -> BlockKey:
         """The key of `block` with the same model."""
-        return replace(self, text=block.text, tokens=block.tokens)
+        stored: Stored = "float16" if block.first and self.stored == "int8" else self.stored
+        return replace(self, stored=stored, text=block.text, tokens=block.tokens)
 
 
 def text_of(name: str) -> str:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from factform.model.kv import BEST, Block, BlockKV, Stored, batches, encode_blocks
+from factform.model.kv import BEST, Block, BlockKV, Stored, batches, encode_blocks, pack
 from factform.model.kvcounts import Counts, add_counts
 from factform.model.kvdisk import BLOCKS, DiskTier
 from factform.model.kvkey import BlockKey, text_of
@@ -49,7 +49,7 @@ IN_MEMORY = Keep()
 class _Claimed:
     """A block that this call is to provide, and where others wait for it."""
 
-    block: Block
+    key: BlockKey
     ready: Future[BlockKV]
 
 
@@ -90,8 +90,9 @@ class BlockStore:
 
     def fetch(self, blocks: Sequence[Block], progress: Progress | None = None) -> tuple[list[BlockKV], int]:
         """The encoded blocks in the order asked, and how many of their tokens this call did not have to encode."""
-        names = [self.model_key.of(block).name for block in blocks]
-        asked = dict(zip(names, blocks, strict=True))
+        keys = [self.model_key.of(block) for block in blocks]
+        names = [key.name for key in keys]
+        asked = dict(zip(names, keys, strict=True))
         found: dict[str, BlockKV] = {}
         encoded: set[str] = set()
         while len(found) < len(asked):
@@ -153,13 +154,13 @@ class BlockStore:
     # --- inside -------------------------------------------------------------------------------
 
     def _claim(
-        self, asked: Mapping[str, Block], found: dict[str, BlockKV]
+        self, asked: Mapping[str, BlockKey], found: dict[str, BlockKV]
     ) -> tuple[dict[str, _Claimed], dict[str, Future[BlockKV]]]:
         """What is in memory goes to `found`; the rest is this call's to provide, or another is providing it."""
         mine, theirs = {}, {}
         hits = []
         with self._lock:
-            for name, block in asked.items():
+            for name, key in asked.items():
                 if name in found:
                     continue
                 if name in self._blocks:
@@ -169,7 +170,7 @@ class BlockStore:
                 elif name in self._awaited:
                     theirs[name] = self._awaited[name]
                 else:
-                    mine[name] = _Claimed(block, self._awaited.setdefault(name, Future()))
+                    mine[name] = _Claimed(key, self._awaited.setdefault(name, Future()))
         if self.disk:
             for name in hits:
                 self.disk.touch(name)
@@ -179,20 +180,21 @@ class BlockStore:
     def _provide(
         self,
         mine: Mapping[str, _Claimed],
-        asked: Mapping[str, Block],
+        asked: Mapping[str, BlockKey],
         found: dict[str, BlockKV],
         progress: Progress | None,
     ) -> set[str]:
         """Read from disk or encode what was claimed; returns what was encoded."""
         try:
             missing = {name: item for name, item in mine.items() if not self._load(name, item, asked, found)}
-            total, done = sum(len(item.block.tokens) for item in missing.values()), 0
-            for batch in batches({name: len(item.block.tokens) for name, item in missing.items()}):
+            total, done = sum(len(item.key.tokens) for item in missing.values()), 0
+            for batch in batches({name: len(item.key.tokens) for name, item in missing.items()}):
                 started = time.perf_counter()
-                tokens = [missing[name].block.tokens for name in batch]
-                encoded = encode_blocks(self.weights, tokens, self.model_key.stored)
+                tokens = [missing[name].key.tokens for name in batch]
+                encoded = encode_blocks(self.weights, tokens)
+                kept = [pack(block, missing[name].key.stored) for name, block in zip(batch, encoded, strict=True)]
                 number, spent = sum(map(len, tokens)), time.perf_counter() - started
-                for name, block in zip(batch, encoded, strict=True):
+                for name, block in zip(batch, kept, strict=True):
                     found[name] = block
                     self._deliver(name, missing[name], block, asked, new=True)
                 self._count(Counts(misses=len(batch), encoded_tokens=number, encode_s=spent))
@@ -209,7 +211,7 @@ class BlockStore:
                         del self._awaited[name]
                         item.ready.cancel()
 
-    def _load(self, name: str, item: _Claimed, asked: Mapping[str, Block], found: dict[str, BlockKV]) -> bool:
+    def _load(self, name: str, item: _Claimed, asked: Mapping[str, BlockKey], found: dict[str, BlockKV]) -> bool:
         if self.disk is None:
             return False
         started = time.perf_counter()

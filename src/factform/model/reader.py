@@ -53,8 +53,8 @@ class Tokens:
     @property
     def encodable(self) -> tuple[Block, ...]:
         """Header and blocks as they are encoded, empty ones left out."""
-        parts = zip(self.texts, (self.header, *self.blocks), strict=True)
-        return tuple(make_block(text, tokens) for text, tokens in parts if tokens)
+        parts = enumerate(zip(self.texts, (self.header, *self.blocks), strict=True))
+        return tuple(make_block(text, tokens, first=at == 0) for at, (text, tokens) in parts if tokens)
 
     @property
     def context(self) -> int:
@@ -218,7 +218,7 @@ class Reader:
             reused_tokens=text.reused,
             violations=run.violations if under_mask else None,
             drafted=run.drafted,
-            precision=self.precision,
+            precision=self.precision + (f", passages {self.store.model_key.stored}" if mode == "reuse" else ""),
         )
 
     def _job(self, text: _Text, cache: StaticCache) -> Job:
