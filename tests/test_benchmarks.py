@@ -278,7 +278,14 @@ def round_of(factor: float = 1.0) -> dict[str, Any]:
         "decode": runs(100 * factor, total=100 * factor + 630 * factor, tokens=64),
     }
     machine = {"read_bytes_s": 2e10, "read_in_cache_bytes_s": 3e10, "fp32_flop_s": 2e11, "bf16_flop_s": 1e11}
-    asked = {"decode_bytes": 2e8, "weights_bytes": 5e8, "flop_token": 2e8, "flop_head": 5e7, "context": 1250}
+    asked = {
+        "decode_bytes": 2e8,
+        "weights_bytes": 5e8,
+        "flop_token": 2e8,
+        "flop_head": 5e7,
+        "context": 1250,
+        "flop_pair": 8e4,
+    }
     return {
         "factform": {
             "runs": own,
@@ -341,10 +348,12 @@ def test_limits_divide_what_was_reached_by_what_is_possible(parts: dict[str, Mod
     got = parts["summary"].limits([round_of()], 5, 250)
     assert got["decode_tokens_s_at_bandwidth"] == pytest.approx(100)
     assert got["decode_share"] == pytest.approx(1.0)  # 63 tokens in 630 ms
-    # 40 tokens of 2e8 operations and the head at 2e11 a second take longer than 5e8 bytes at 2e10.
-    assert got["tail_ms_at_limit"] == pytest.approx(40.25)
-    assert got["tail_share"] == pytest.approx(40.25 / 70)
-    assert got["cold_share"] == pytest.approx(1250 / 1500)
+    # 40 tokens of 2e8 operations, each attending to 1250 others at 8e4, and the head, all at 2e11 a second, take longer
+    # than 5e8 bytes at 2e10.
+    assert got["tail_ms_at_limit"] == pytest.approx(60.25)
+    assert got["tail_share"] == pytest.approx(60.25 / 70)
+    # 1250 tokens of 2e8 operations, each attending to half of 250 others.
+    assert got["cold_share"] == pytest.approx(1312.5 / 1500)
     assert parts["summary"].limits([{}], 5, 250) == {}
 
 

@@ -248,13 +248,13 @@ def limits(rounds: Sequence[Round], size: int, length: int) -> dict[str, float |
         found["decode_share_in_cache"] = statistics.median(decode) / found["decode_tokens_s_in_cache"]
     if tails:
         tokens = statistics.median(run["prompt_tokens"] for run in tails)
-        least = max(
-            (get["weights_bytes"] or 0) / read, (tokens * (get["flop_token"] or 0) + (get["flop_head"] or 0)) / rate
-        )
+        work = tokens * ((get["flop_token"] or 0) + (get["context"] or 0) * (get["flop_pair"] or 0))
+        least = max((get["weights_bytes"] or 0) / read, (work + (get["flop_head"] or 0)) / rate)
         found["tail_ms_at_limit"] = 1e3 * least
         found["tail_share"] = 1e3 * least / statistics.median(run["first_ms"] for run in tails)
     if cold:
-        found["cold_ms_at_limit"] = 1e3 * size * length * (get["flop_token"] or 0) / rate
+        each = length * ((get["flop_token"] or 0) + length / 2 * (get["flop_pair"] or 0))
+        found["cold_ms_at_limit"] = 1e3 * size * each / rate
         found["cold_share"] = found["cold_ms_at_limit"] / statistics.median(cold)
     return found
 

@@ -60,14 +60,16 @@ def _int8() -> float | None:
 
 
 def model(reader: Reader, context: int) -> dict[str, float]:
-    """What the model asks for: bytes read to write one token behind `context` others, bytes and operations to read
-    one more."""
+    """What the model asks for: bytes read to write one token behind `context` others; to read one more, the bytes of
+    the weights, the operations in its layers and head, and those for every token that it attends to."""
+    config = reader.weights.config
     return {
         "context": context,
         "decode_bytes": token_bytes(reader, context),
         "weights_bytes": _bytes(reader.weights.layers) + _bytes(reader.weights.head),
         "flop_token": 2 * sum(t.numel() for t in _tensors(reader.weights.layers)),
         "flop_head": 2 * reader.weights.head.numel(),
+        "flop_pair": 4 * config.layers * config.heads * config.head_dim,
     }
 
 
