@@ -84,8 +84,8 @@ def test_tasks_hold_so_many_passages_and_survive_json(parts: dict[str, ModuleTyp
     pool = [f"passage {n}." for n in range(texts.POOL)]
     made = [*texts.tasks(pool, CHAT, 0, repeats=3), texts.grown(pool, CHAT, 0)]
     tasks = {task.name: task for task in protocol.read_tasks(json.loads(json.dumps(made)))}
-    for size in (*texts.SIZES, texts.GROWN):
-        for step in tasks[f"first/other/{size}"].steps:
+    for kind, size in (*(("other", size) for size in texts.SIZES), ("grown", texts.GROWN)):
+        for step in tasks[f"first/{kind}/{size}"].steps:
             assert len(step.prompt.blocks) == 2 * size
             assert step.tokens == 1
     assert len(tasks["first/other/5"].steps) == 3

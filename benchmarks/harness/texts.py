@@ -129,7 +129,7 @@ def _again(passages: Sequence[str], chat: ChatFormat) -> list[dict[str, Any]]:
 def grown(pool: Sequence[str], chat: ChatFormat, seed: int) -> dict[str, Any]:
     """The task that shows growth with the number of passages; only for engines whose first token should not grow."""
     mixes = Mixes(pool, seed + 1000)
-    return {"name": f"first/other/{GROWN}", "steps": [step(prompt(QUESTIONS[0], mixes.draw(GROWN), chat), 1)]}
+    return {"name": f"first/grown/{GROWN}", "steps": [step(prompt(QUESTIONS[0], mixes.draw(GROWN), chat), 1)]}
 
 
 def planned(prompts: Sequence[dict[str, Any]], questions: Sequence[dict[str, Any]]) -> dict[str, Any]:

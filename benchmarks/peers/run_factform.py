@@ -71,11 +71,13 @@ def prompt_of(step: Step) -> Prompt:
 
 
 def first_tokens(engine: FactformEngine, task: Task) -> dict[str, list[Run]]:
-    """Every way of reading the task's prompts. `first/other/5` gives `first/warm/5`, `first/cold/5` and so on."""
-    _, _, size = task.name.split("/")
+    """Every way of reading the task's prompts: `first/other/5` gives `first/warm/5`, `first/cold/5` and so on,
+    `first/grown/20`, which no peer reads, only what is quick."""
+    _, kind, size = task.name.split("/")
     steps = [step for step in task.steps if step.measured]
-    cold = [engine.cold(step) for step in steps]
-    exact = [engine.exact(step) for step in steps[:1]]
+    compared = steps if kind == "other" else []
+    cold = [engine.cold(step) for step in compared]
+    exact = [engine.exact(step) for step in compared[:1]]
     engine.reader.warm([prompt_of(step) for step in steps])
     pairs = [(engine.warm(step), engine.tail(step)) for _ in range(REPEATS) for step in steps]
     warm, tail = ([pair[which] for pair in pairs] for which in (0, 1))
@@ -87,7 +89,7 @@ def run_all(engine: FactformEngine, tasks: list[Task]) -> dict[str, list[dict[st
     """The runs of every task. One whose passages are asked about again is the warm one here."""
     done: dict[str, list[Run]] = {}
     for task in tasks:
-        if task.name.startswith("first/other/"):
+        if task.name.startswith(("first/other/", "first/grown/")):
             done |= first_tokens(engine, task)
         elif task.name == "decode":
             done[task.name] = [engine.warm(step) for step in task.steps if step.measured]
