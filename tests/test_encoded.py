@@ -9,10 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from factform.cli import main
+from factform.errors import StoreError
 from factform.ids import sha256_text
 from factform.model.prompt import passage_block
 from factform.project import Project
@@ -134,6 +136,22 @@ def test_a_removal_that_fails_forgets_nothing(opened: Callable[..., Project]) ->
         assert texts(project, "a") <= on_disk(project) & in_memory(project)
 
 
+def test_a_change_goes_through_where_the_index_cannot_be_asked(opened: Callable[..., Project]) -> None:
+    def broken(*_: object) -> NoReturn:
+        raise StoreError("the index is torn")
+
+    with opened(kv_disk_mb=16) as project:
+        for question in ("chunks_of", "chunks_with"):
+            add(project, "a", RENT)
+            ask(project)
+            assert texts(project, "a") <= on_disk(project)
+            one, asked = texts(project, "a"), getattr(project.facts, question)
+            setattr(project.facts, question, broken)
+            assert project.remove(["a"])[0].status == "removed"
+            setattr(project.facts, question, asked)
+            assert not one & (on_disk(project) | in_memory(project))
+
+
 def test_a_rebuilt_index_keeps_nothing(opened: Callable[..., Project]) -> None:
     with opened(kv_disk_mb=16) as project:
         add(project, "a", RENT)
@@ -199,7 +217,9 @@ def test_switching_the_disk_off_deletes_what_is_there(opened: Callable[..., Proj
         assert on_disk(project) == set()
 
 
-def test_doctor_reports_sizes_hit_rate_and_savings_over_processes(opened: Callable[..., Project]) -> None:
+def test_doctor_reports_sizes_hit_rate_and_savings_over_processes(
+    opened: Callable[..., Project], capsys: pytest.CaptureFixture[str]
+) -> None:
     with opened(kv_disk_mb=16) as project:
         add(project, "a", RENT)
         ask(project)
@@ -219,6 +239,11 @@ def test_doctor_reports_sizes_hit_rate_and_savings_over_processes(opened: Callab
     assert (there["counts"]["hits"], there["counts"]["disk_hits"], there["counts"]["misses"]) == (3, 3, 3)
     assert here["counts"]["hit_rate"] == 0.5
     assert there["counts"]["hit_rate"] == pytest.approx(2 / 3, abs=1e-4)
+    assert main(["doctor", "--project", str(project.folder)]) == 0
+    shown = capsys.readouterr().out
+    assert "disk: 3 blocks" in shown
+    assert "67% of" in shown
+    assert "damaged" not in shown
 
 
 def test_no_cache_where_a_server_answers(opened: Callable[..., Project]) -> None:

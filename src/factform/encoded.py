@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from factform.errors import StoreError
 from factform.ids import sha256_text
 from factform.model.prompt import passage_block, render
 from factform.records import Chunk, Passage, Receipt
@@ -62,7 +63,8 @@ class EncodedPassages:
         """Yields what is to be called with a document before it changes or goes.
 
         On leaving the block, whatever the change came to, those of its passages that are in no document any more have
-        left memory and disk. A crash before that is made good when the folder is next opened.
+        left memory and disk. A crash before that is made good when the folder is next opened. Where the index cannot
+        say which passages those are, all leave: the change itself must not fail for that.
         """
         before: dict[str, str] = {}
         notes: list[Path | None] = []
@@ -71,7 +73,11 @@ class EncodedPassages:
         def expect(document: str) -> None:
             if not anything:
                 return
-            found = {text_hash(chunk): chunk.sha256 for chunk in self._chunks_of(document)}
+            try:
+                found = {text_hash(chunk): chunk.sha256 for chunk in self._chunks_of(document)}
+            except StoreError:
+                self.clear()
+                return
             notes.append(self._disk.note_leaving(found))
             before.update(found)
 
@@ -79,8 +85,7 @@ class EncodedPassages:
             yield expect
         finally:
             if before:
-                still = {text_hash(chunk) for chunk in self._chunks_with(set(before.values()))}
-                self._forget(set(before) - still)
+                self._forget(set(before) - self._still(set(before.values())))
             for note in notes:
                 if note:
                     note.unlink(missing_ok=True)
@@ -132,6 +137,13 @@ class EncodedPassages:
         from factform.model.kvdisk import BLOCKS, DiskTier
 
         return DiskTier(self.folder / BLOCKS, self.keep.disk_budget)
+
+    def _still(self, hashes: Collection[str]) -> set[str]:
+        """Blocks of all passages that are in some document and whose text has one of the hashes."""
+        try:
+            return {text_hash(chunk) for chunk in self._chunks_with(hashes)}
+        except StoreError:
+            return set()
 
     def _forget(self, texts: Collection[str]) -> None:
         if store := self._store():

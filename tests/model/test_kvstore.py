@@ -111,6 +111,13 @@ def test_an_ask_larger_than_the_budget_finds_again_what_fits(tiny: Reader) -> No
     assert missed(kept, 7, 8) == 0
 
 
+def test_what_begins_every_prompt_outlives_the_passages(tiny: Reader) -> None:
+    kept, header = store(tiny, 3), make_block("header", range(TOKENS), first=True)
+    for number in range(20):
+        kept.get([header, *some(number, number + 20)])
+    assert kept.counts.misses == 1 + 40
+
+
 def test_a_block_larger_than_the_budget_costs_no_other_its_place(tiny: Reader) -> None:
     kept = store(tiny, 2)
     kept.get(some(1, 2))
@@ -269,6 +276,24 @@ def test_whoever_waited_for_an_ask_that_failed_encodes_itself(tiny: Reader, monk
     assert second.wait()[0].length == TOKENS
     assert len(failed) == 1
     assert missed(kept, 1) == 0
+
+
+def test_asks_of_several_threads_read_in_every_passage_once(tiny: Reader) -> None:
+    alone = tiny.generate(PROMPT, mode="reuse", max_tokens=8).text
+    tiny.store.clear()
+    missed, start, written = tiny.store.counts.misses, threading.Barrier(4), list[str]()
+
+    def ask() -> None:
+        start.wait(20)
+        written.append(tiny.generate(PROMPT, mode="reuse", max_tokens=8).text)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert written == [alone] * 4
+    assert tiny.store.counts.misses - missed == len(tiny.tokenize(PROMPT).encodable)
 
 
 # --- counts ------------------------------------------------------------------------------------

@@ -213,10 +213,28 @@ def fetched(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
 
 
 def health(console: Console, found: Mapping[str, Any]) -> None:
-    mapping(console, {name: value for name, value in found.items() if name != "problems"})
+    mapping(console, {name: value for name, value in found.items() if name not in ("problems", "kv")})
+    if found["kv"]:
+        encoded(console, found["kv"])
     for problem in found["problems"]:
         console.print(f"problem: {plain(problem)}")
     console.print("no problems" if not found["problems"] else f"{len(found['problems'])} problem(s)")
+
+
+def encoded(console: Console, found: Mapping[str, Any]) -> None:
+    """What the cache of encoded passages holds, how often it helped and what that saved."""
+    console.print(f"encoded passages, in {found['stored']}:")
+    for tier in ("memory", "disk"):
+        held = found[tier]
+        blocks = "no model is open here" if held["entries"] is None else f"{held['entries']} blocks"
+        console.print(f"  {tier}: {blocks}, {(held['bytes'] or 0) / 1e6:,.1f} of {held['budget'] / 1e6:,.0f} MB")
+    counts = found["counts"]
+    if counts["hit_rate"] is not None:
+        tokens = counts["reused_tokens"] + counts["encoded_tokens"]
+        saved = "" if counts["saved_s"] is None else f", about {counts['saved_s']:,.1f} s saved"
+        console.print(f"  so far: {counts['hit_rate']:.0%} of {tokens:,} tokens needed no encoding{saved}")
+    if counts["damaged"]:
+        console.print(f"  {counts['damaged']} files were damaged and made anew")
 
 
 def versions(console: Console, found: Mapping[str, Any]) -> None:
