@@ -281,7 +281,7 @@ def test_a_prompt_being_read_does_not_stop_the_others(tiny: Reader) -> None:
 
         def job() -> Job:
             for part in parts:
-                yield Work(weights, cache, part, 0, int8=False, alone=alone)
+                yield Work(weights, cache, part, 0, int8=False, prompt=alone)
                 seen.append(name)
 
         def start() -> Job:

@@ -74,7 +74,7 @@ class BoundedScores:
         about, off = self.about[place], self.small.off * self.lengths[place]
         if allowed is not None:
             about = about.masked_fill(~allowed, float("-inf"))
-        left = (about + off >= (about - off).max()).nonzero()[:, 0]
+        left = (about >= about.max() - 2 * off).nonzero()[:, 0]
         # In fp64 the sums are the same to the last bit of fp32, however many tokens are left.
         scores = self.head[left].to(torch.float64) @ self.hidden[place].to(torch.float64)
         at = int(scores.argmax())

@@ -38,10 +38,11 @@ def quantize(matrix: Tensor) -> Int8:
 def int8_product(x: Tensor, small: Int8) -> Tensor:
     """`x` [rows, in] times the transposed matrix, in fp32 [rows, out]."""
     rows, unit = len(x), (x.abs().amax(-1, keepdim=True).to(torch.float32) / STEPS).clamp_min_(TINY)
-    first = x / unit
-    digits = torch.cat((first, first.frac().mul_(STEPS))).to(torch.int8)  # the cast cuts off what follows the point
+    exact = x / unit
+    first = exact.to(torch.int8)  # the cast cuts off what follows the point
+    digits = torch.cat((first, (exact - first).mul_(STEPS).to(torch.int8)))
     sums = torch._int_mm(digits, small.values.t()).to(torch.float32)
-    return torch.add(sums[:rows], sums[rows:], alpha=1 / STEPS).mul_(unit).mul_(small.scales)
+    return sums[:rows].add_(sums[rows:], alpha=1 / STEPS).mul_(unit).mul_(small.scales)
 
 
 def product(x: Tensor, matrix: Tensor, small: Int8 | None, bias: Tensor | None = None) -> Tensor:

@@ -30,14 +30,11 @@ from factform.model.lora import Adapter, cast, load_adapter
 from factform.model.matcher import Matcher, grammar_tokenizer
 from factform.model.probe import choose
 from factform.model.prompt import ChatFormat, load_chat_format
-from factform.model.schedule import Job, Scheduler, Work
+from factform.model.schedule import PROMPT_TOKENS, Job, Scheduler, Work
 from factform.records import Generation, Mode, Prompt
 
 ADAPTERS = 3
 """Adapters held at once, each as merged matrices: about the size of the model itself."""
-
-READ_TOKENS = 128
-"""Tokens of a prompt read in one step: as long as others wait for it, a few steps' time."""
 
 
 @dataclass(frozen=True)
@@ -274,11 +271,11 @@ def _steps(text: _Text, cache: StaticCache, base: Weights, writing: Callable[[Sc
     """Read what is not kept as blocks, then the tail, each by itself and in full; then write, in 8 bit if there is."""
     rest = [] if text.mode == "reuse" else [t for block in text.tokens.blocks for t in block]
     for part in _parts(rest):
-        yield Work(base, cache, part, 0, int8=False, alone=True)
+        yield Work(base, cache, part, 0, int8=False, prompt=True)
     scores: Scores | None = None
     tail = _parts(text.tokens.tail)
     for part in tail:
-        scores = yield Work(text.weights, cache, part, 1 if part is tail[-1] else 0, int8=False, alone=True)
+        scores = yield Work(text.weights, cache, part, 1 if part is tail[-1] else 0, int8=False, prompt=True)
     assert scores is not None
     text.first_ms = (time.perf_counter() - text.begun) * 1e3
     steps = writing(scores)
@@ -295,7 +292,7 @@ def _steps(text: _Text, cache: StaticCache, base: Weights, writing: Callable[[Sc
 
 def _parts(tokens: Sequence[int]) -> list[Sequence[int]]:
     """`tokens` in the pieces a prompt is read in: always the same, whoever else is being answered."""
-    return [tokens[at : at + READ_TOKENS] for at in range(0, len(tokens), READ_TOKENS)]
+    return [tokens[at : at + PROMPT_TOKENS] for at in range(0, len(tokens), PROMPT_TOKENS)]
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

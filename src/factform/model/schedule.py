@@ -22,6 +22,9 @@ from factform.model.llama import Piece, StaticCache, Weights, read
 BATCH = 16
 """Texts written at once. On a CPU a step for 16 costs about twice one for a single text, and more gain little."""
 
+PROMPT_TOKENS = 128
+"""Tokens of prompts read in one step, and in one piece: those who write wait that long for newcomers, no longer."""
+
 ROOM = 32_768
 """Tokens all of them may hold together: their keys and values are 1.5 GB with the default model in fp32."""
 
@@ -33,7 +36,8 @@ POLL_SECONDS = 0.05
 class Work:
     """A job's next tokens, to be read behind its cache. Scores are wanted after the last `scored` of them.
 
-    `alone`: not together with others' tokens, as when a prompt is read.
+    `prompt`: they are part of a prompt. In full precision such a part is read by itself: what it gives depends on the
+    rows it is computed with, in the last bits, and a prompt's must not.
     """
 
     weights: Weights
@@ -41,7 +45,7 @@ class Work:
     tokens: Sequence[int]
     scored: int
     int8: bool
-    alone: bool = False
+    prompt: bool = False
 
 
 Job = Generator[Work, Scores | None, None]
@@ -152,22 +156,33 @@ class Scheduler:
                     self._changed.notify_all()
 
     def _step(self, running: Sequence[_Running]) -> None:
-        """One step: the next tokens of all that write, and of the first one that is still reading its prompt."""
+        """One step: the next tokens of all that write, and of the first that still read their prompts."""
         self.steps += 1
         for each in running:
             if not each.done and each.cancel is not None and each.cancel.is_set():
                 each.end(Cancelled("the question was cancelled while it was being answered"))
         at_work = [(each, each.work) for each in running if not each.done and each.work is not None]
-        together = sorted((pair for pair in at_work if not pair[1].alone), key=lambda pair: _group(pair[1]))
-        for _, group in groupby(together, key=lambda pair: _group(pair[1])):
+        chosen = sorted(_chosen(at_work), key=lambda pair: _group(pair[1]))
+        for _, group in groupby(chosen, key=lambda pair: _group(pair[1])):
             _read_together(list(group))
-        for pair in [pair for pair in at_work if pair[1].alone][:1]:
-            _read_together([pair])
 
 
-def _group(work: Work) -> tuple[int, bool]:
-    """Works of one group read with the same matrices."""
-    return id(work.weights), work.int8
+def _chosen(at_work: Sequence[tuple[_Running, Work]]) -> list[tuple[_Running, Work]]:
+    """Who takes part in a step: all that write, and in order of arrival as many parts of prompts as may be read."""
+    chosen, tokens = [], 0
+    for each, work in at_work:
+        if work.prompt:
+            tokens += len(work.tokens)
+            if tokens > PROMPT_TOKENS and tokens > len(work.tokens):
+                continue
+        chosen.append((each, work))
+    return chosen
+
+
+def _group(work: Work) -> tuple[int, int]:
+    """Works with equal groups are read in one pass: with the same matrices, and none by itself."""
+    exact = work.int8 and work.weights.small is not None
+    return id(work.weights), id(work) if work.prompt and not exact else int(work.int8)
 
 
 @torch.inference_mode()
