@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from factform.ids import sha256_json, sha256_text
 
 PEERS = Path(__file__).resolve().parents[1] / "peers"
@@ -39,12 +41,14 @@ def python_for(peer: str, build: Path) -> Path:
     folder = build / "environments" / peer
     python, stamp = folder / "bin" / "python", folder / "installed"
     state = sha256_text(f"{sys.version}\n{wanted}")
-    if stamp.is_file() and stamp.read_text("utf-8") == state and python.exists():
-        return python
-    _checked([sys.executable, "-m", "venv", "--clear", str(folder)])
-    options = ["--quiet", "--disable-pip-version-check", "-c", str(CONSTRAINTS)]
-    _checked([str(python), "-m", "pip", "install", *options, "-r", str(PEERS / f"{peer}.txt")])
-    stamp.write_text(state, "utf-8")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{peer}.lock")):  # two benchmarks at once must not install into one folder
+        if stamp.is_file() and stamp.read_text("utf-8") == state and python.exists():
+            return python
+        _checked([sys.executable, "-m", "venv", "--clear", str(folder)])
+        options = ["--quiet", "--disable-pip-version-check", "-c", str(CONSTRAINTS)]
+        _checked([str(python), "-m", "pip", "install", *options, "-r", str(PEERS / f"{peer}.txt")])
+        stamp.write_text(state, "utf-8")
     return python
 
 
