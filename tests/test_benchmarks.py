@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 
 from factform.model.prompt import ChatFormat
 from factform.project import Project
@@ -125,6 +126,33 @@ def test_factform_does_its_tasks_on_a_tiny_model(parts: dict[str, ModuleType], t
     assert {run["prompt_tokens"] for run in got["first/warm/3"]} == {tokens.total}
     assert {run["prompt_tokens"] for run in got["first/tail/3"]} == {len(tokens.tail)}
     assert [run["tokens"] for run in got["decode"]] == [7]
+
+
+def test_the_result_of_factform_has_all_that_the_report_is_made_of(
+    parts: dict[str, ModuleType], tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import roofline
+
+    monkeypatch.setattr(roofline, "BEYOND_CACHE", 1 << 16)
+    monkeypatch.setattr(roofline, "SIDE", 32)
+    monkeypatch.setenv("FACTFORM_CACHE", str(tmp_path))
+    texts, threads = parts["texts"], torch.get_num_threads()
+    pool = [f"Rent {n}." for n in range(texts.POOL)]
+    tasks = [*texts.tasks(pool, CHAT, 0, repeats=1), texts.grown(pool, CHAT, 0)]
+    job = {"threads": threads, "round": 0, "model": str(tiny_dir), "tasks": tasks, "context": 50, "project": ""}
+    got = json.loads(json.dumps(parts["run_factform"].run(job)))
+    report = parts["speed"].reported([{"factform": got}], {"haystack": "not installed"})
+    for size in (*texts.SIZES, texts.GROWN):
+        kinds = {"warm", "tail"} if size == texts.GROWN else {"warm", "tail", "cold", "exact"}
+        assert set(report["figures"][f"first token, {size} passages, ms"]) == {f"factform, {kind}" for kind in kinds}
+    measured = [goal["name"] for goal in report["goals"] if goal["measured"] is not None]
+    assert measured == [
+        "first token, 5 passages warm: of the tail alone",
+        "first token, 10 passages warm: of the tail alone",
+        "first token, growth from 5 to 20",
+    ]
+    assert report["limits"]["cold_share"] > 0
+    assert list(report["peers"]) == ["factform", "haystack"]
 
 
 def test_bytes_of_a_token_are_those_of_the_weights(parts: dict[str, ModuleType], tiny: Reader) -> None:

@@ -107,7 +107,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {
         "runs": run_all(FactformEngine(reader), read_tasks(job["tasks"])),
         "versions": versions(["factform", "torch", "llguidance", "lancedb"]),
-        "settings": {"dtype": reader.precision},
+        "settings": {"dtype": reader.precision, "passages kept in": reader.store.model_key.stored},
         "roofline": {**roofline.machine(roofline.token_bytes(reader, 0)), **roofline.model(reader, job["context"])},
     }
     if job["project"]:
