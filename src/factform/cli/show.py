@@ -128,8 +128,9 @@ def tuned(console: Console, report: TuneReport) -> None:
     limit = report.refusal
     if limit.below:
         console.print(
-            f"refuses where the passages hold the answer with a probability below {limit.below:.2f}: {limit.refused:.0%} "
-            f"of {limit.unanswerable} unanswerable examples, {limit.false_refused:.0%} of {limit.answerable} others"
+            f"refuses where the passages hold the answer with a probability below {limit.below:.2f}: "
+            f"{limit.refused:.0%} of {limit.unanswerable} unanswerable examples, "
+            f"{limit.false_refused:.0%} of {limit.answerable} others"
         )
     console.print(f"Next: factform gate {report.adapter.behavior}")
 
