@@ -16,6 +16,7 @@ from factform.model import kvstore
 from factform.model.kv import Block, BlockKV, encode_blocks, make_block
 from factform.model.kvcounts import FILE, Counts, add_counts, read_counts
 from factform.model.kvdisk import DiskTier
+from factform.model.kvkey import text_of
 from factform.model.kvstore import BlockStore
 from factform.model.reader import Reader
 from factform.records import Prompt
@@ -116,6 +117,14 @@ def test_what_begins_every_prompt_outlives_the_passages(tiny: Reader) -> None:
     for number in range(20):
         kept.get([header, *some(number, number + 20)])
     assert kept.counts.misses == 1 + 40
+
+
+def test_an_ask_larger_than_the_budget_keeps_what_begins_every_prompt(tiny: Reader) -> None:
+    kept, header = store(tiny, 3), make_block("header", range(TOKENS), first=True)
+    kept.get([header])
+    for _ in range(3):
+        assert header.text in {text_of(name) for name in kept._blocks}
+        kept.get([header, *some(1, 2, 3, 4, 5)])
 
 
 def test_a_block_larger_than_the_budget_costs_no_other_its_place(tiny: Reader) -> None:
