@@ -9,10 +9,15 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from factform.model.llama import SmallHead, Weights, logits
 from factform.model.quantize import int8_product
+
+
+MANY = 4096
+"""Tokens left from which on gathering their rows costs more than the whole product. Usually it is one to forty."""
 
 
 class Scores(Protocol):
@@ -71,12 +76,16 @@ class BoundedScores:
         return own, token, score - float(self.about[place].logsumexp(-1))
 
     def _best(self, place: int, allowed: Tensor | None) -> tuple[int, float]:
-        about, off = self.about[place], self.small.off * self.lengths[place]
+        about, length = self.about[place], self.lengths[place]
         if allowed is not None:
             about = about.masked_fill(~allowed, float("-inf"))
-        left = (about >= about.max() - 2 * off).nonzero()[:, 0]
-        # In fp64 the sums are the same to the last bit of fp32, however many tokens are left.
-        scores = self.head[left].to(torch.float64) @ self.hidden[place].to(torch.float64)
+        top = about.argmax()
+        surely = about[top] - length * self.small.off[top]
+        left = (torch.add(about, self.small.off, alpha=length) >= surely).nonzero()[:, 0]
+        if len(left) > MANY:
+            scores = F.linear(self.hidden[place], self.head)[left]
+        else:  # in fp64 the sums are the same to the last bit of fp32, however many tokens are left
+            scores = self.head[left].to(torch.float64) @ self.hidden[place].to(torch.float64)
         at = int(scores.argmax())
         return int(left[at]), float(scores[at])
 

@@ -50,10 +50,10 @@ class SmallLayer:
 
 @dataclass(frozen=True)
 class SmallHead:
-    """The head in 8 bit. A score computed with it is off by at most `off` times the state's length."""
+    """The head in 8 bit. A token's score computed with it is off by at most `off` [V] times the state's length."""
 
     matrix: Int8
-    off: float
+    off: Tensor
 
 
 @dataclass(frozen=True)
@@ -352,5 +352,4 @@ def _small_head(head: Tensor) -> SmallHead:
     small = quantize(head)
     kept = small.values * small.scales[:, None]
     cut = math.sqrt(head.shape[1]) / STEPS**2 + SLACK
-    off = (head.to(torch.float32) - kept).norm(dim=1) + kept.norm(dim=1) * cut
-    return SmallHead(small, float(off.max()))
+    return SmallHead(small, (head.to(torch.float32) - kept).norm(dim=1) + kept.norm(dim=1) * cut)
