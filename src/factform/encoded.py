@@ -67,7 +67,7 @@ class EncodedPassages:
         say which passages those are, all leave: the change itself must not fail for that.
         """
         before: dict[str, str] = {}
-        notes: list[Path | None] = []
+        note = self._disk.new_note()
         anything = self._store() is not None or self._disk.size()["entries"] > 0
 
         def expect(document: str) -> None:
@@ -78,7 +78,7 @@ class EncodedPassages:
             except StoreError:
                 self.clear()
                 return
-            notes.append(self._disk.note_leaving(found))
+            self._disk.note_leaving(found, note)
             before.update(found)
 
         try:
@@ -86,9 +86,7 @@ class EncodedPassages:
         finally:
             if before:
                 self._forget(set(before) - self._still(set(before.values())))
-            for note in notes:
-                if note:
-                    note.unlink(missing_ok=True)
+            note.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Forget every passage."""

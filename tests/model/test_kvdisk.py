@@ -131,7 +131,9 @@ def test_what_a_crash_left_is_cleaned_up(tmp_path: Path) -> None:
     tier = DiskTier(tmp_path, BUDGET)
     put(tier, name("rent"), block())
     kept = put(tier, name("deposit"), block())
-    tier.note_leaving({sha256_text("rent")})
+    note = tier.new_note()
+    tier.note_leaving({sha256_text("nothing")}, note)
+    tier.note_leaving({sha256_text("rent")}, note)
     unfinished = tier.write(name("torn"), block())
     assert unfinished is not None
     os.utime(unfinished, (time.time() - 3600,) * 2)

@@ -87,12 +87,6 @@ def test_blocks_come_in_the_order_asked_and_are_encoded_once(tiny: Reader) -> No
     assert (kept.counts.hits, kept.counts.misses) == (2, 2)
 
 
-def test_progress_counts_tokens(tiny: Reader) -> None:
-    seen: list[tuple[int, int]] = []
-    store(tiny).get(some(1, 2, 3), lambda done, of: seen.append((done, of)))
-    assert seen[-1] == (3 * TOKENS, 3 * TOKENS)
-
-
 def test_the_least_recently_used_is_given_up(tiny: Reader) -> None:
     kept = store(tiny, 3)
     for number in (1, 2, 3, 1, 4):

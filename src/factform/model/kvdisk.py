@@ -125,15 +125,16 @@ class DiskTier:
 
     # --- texts that are about to go -----------------------------------------------------------
 
-    def note_leaving(self, texts: Collection[str]) -> Path | None:
-        """Note that `texts` may be about to go: should this process die before `remove`, the next one to open the
-        folder removes them. Returns the note, to be deleted afterwards; None where nothing is kept anyway."""
-        if not texts or not self.folder.is_dir():
-            return None
-        path = self.folder / f"{secrets.token_hex(8)}{LEAVING}"
-        with suppress(OSError):
-            path.write_text("\n".join(sorted(texts)), "ascii")
-        return path
+    def note_leaving(self, texts: Collection[str], note: Path) -> None:
+        """Add to `note`, a path of `new_note`, that `texts` may be about to go: should this process die before it calls
+        `remove` and deletes the note, the next one to open the folder removes them."""
+        if texts and self.folder.is_dir():
+            with suppress(OSError), note.open("a", encoding="ascii") as file:
+                file.write("".join(f"{text}\n" for text in texts))
+
+    def new_note(self) -> Path:
+        """A place for a note that no other process uses."""
+        return self.folder / f"{secrets.token_hex(8)}{LEAVING}"
 
     def _finish_leaving(self) -> None:
         for path, _ in self._files(LEAVING):

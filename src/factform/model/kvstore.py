@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,9 +26,6 @@ BUDGET = 1 << 30
 
 NOTED_S = 5.0
 """Seconds between writing the counts down."""
-
-Progress = Callable[[int, int], None]
-"""Called with tokens encoded and tokens to encode."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +81,11 @@ class BlockStore:
         disk = DiskTier(keep.folder / BLOCKS, keep.disk_budget) if keep.folder else None
         return cls(weights, key, budget=keep.budget, disk=disk if disk and disk.budget else None, counts=keep.folder)
 
-    def get(self, blocks: Sequence[Block], progress: Progress | None = None) -> list[BlockKV]:
+    def get(self, blocks: Sequence[Block]) -> list[BlockKV]:
         """The encoded blocks in the order asked."""
-        return self.fetch(blocks, progress)[0]
+        return self.fetch(blocks)[0]
 
-    def fetch(self, blocks: Sequence[Block], progress: Progress | None = None) -> tuple[list[BlockKV], int]:
+    def fetch(self, blocks: Sequence[Block]) -> tuple[list[BlockKV], int]:
         """The encoded blocks in the order asked, and how many of their tokens this call did not have to encode."""
         keys = [self.model_key.of(block) for block in blocks]
         names = [key.name for key in keys]
@@ -97,7 +94,7 @@ class BlockStore:
         encoded: set[str] = set()
         while len(found) < len(asked):
             mine, theirs = self._claim(asked, found)
-            encoded |= self._provide(mine, asked, found, progress)
+            encoded |= self._provide(mine, asked, found)
             for name, ready in theirs.items():
                 with suppress(CancelledError):  # whoever was to encode it failed: claim it in the next round
                     found[name] = ready.result()
@@ -178,16 +175,11 @@ class BlockStore:
         return mine, theirs
 
     def _provide(
-        self,
-        mine: Mapping[str, _Claimed],
-        asked: Mapping[str, BlockKey],
-        found: dict[str, BlockKV],
-        progress: Progress | None,
+        self, mine: Mapping[str, _Claimed], asked: Mapping[str, BlockKey], found: dict[str, BlockKV]
     ) -> set[str]:
         """Read from disk or encode what was claimed; returns what was encoded."""
         try:
             missing = {name: item for name, item in mine.items() if not self._load(name, item, asked, found)}
-            total, done = sum(len(item.key.tokens) for item in missing.values()), 0
             for batch in batches({name: len(item.key.tokens) for name, item in missing.items()}):
                 started = time.perf_counter()
                 tokens = [missing[name].key.tokens for name in batch]
@@ -198,9 +190,6 @@ class BlockStore:
                     found[name] = block
                     self._deliver(name, missing[name], block, asked, new=True)
                 self._count(Counts(misses=len(batch), encoded_tokens=number, encode_s=spent))
-                done += number
-                if progress:
-                    progress(done, total)
             if self.disk and missing:
                 self.disk.make_room()
             return set(missing)

@@ -23,7 +23,7 @@ from factform.model.decode import DRAFT, Rules, Run, Writing, write_free, write_
 from factform.model.grammar import Constraint, compile_constraint, compile_watch
 from factform.model.kv import Block, make_block, place
 from factform.model.kvkey import model_key
-from factform.model.kvstore import IN_MEMORY, BlockStore, Keep, Progress
+from factform.model.kvstore import IN_MEMORY, BlockStore, Keep
 from factform.model.llama import StaticCache, Weights, merged, with_small
 from factform.model.load import load_weights
 from factform.model.lora import Adapter, cast, load_adapter
@@ -234,11 +234,11 @@ class Reader:
         rules = Rules(matcher, watcher, end, limit, text.tokens.blocks if self.drafts else ())
         return lambda first: write_masked(run, first, rules)
 
-    def warm(self, prompts: Iterable[Prompt], progress: Progress | None = None) -> None:
+    def warm(self, prompts: Iterable[Prompt]) -> None:
         """Encode the blocks of `prompts` ahead of their use in reuse mode."""
         blocks = [block for prompt in prompts for block in self.tokenize(prompt).encodable]
         if blocks:
-            self.store.get(blocks, progress)
+            self.store.get(blocks)
 
     def _tail_weights(self, name: str | None) -> Weights:
         """The weights that read and write the tail: the base's, or those with an adapter merged in."""
