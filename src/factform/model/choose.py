@@ -15,7 +15,6 @@ from torch import Tensor
 from factform.model.llama import SmallHead, Weights, logits
 from factform.model.quantize import int8_product
 
-
 MANY = 4096
 """Tokens left from which on gathering their rows costs more than the whole product. Usually it is one to forty."""
 
