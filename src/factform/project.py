@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import platform
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache, cached_property
 from itertools import chain
@@ -59,6 +61,7 @@ class Project:
     def __init__(self, folder: Path, settings: Settings, report: Report = _silent):
         self.folder, self.settings, self.report = folder, settings, report
         self.state = folder / STATE
+        self._opening = threading.RLock()
         self._behaviors: dict[str, tuple[FolderState | None, Behavior]] = {}
 
     @classmethod
@@ -259,8 +262,10 @@ class Project:
 
         if not question.strip():
             raise CaseError("the question is empty: write a question")
-        form = self.behavior(behavior) if behavior else None
-        chosen = self._adapter(form, adapter)
+        with self._opening:  # of several callers the first opens the parts and loads the adapter, the others wait
+            form = self.behavior(behavior) if behavior else None
+            chosen = self._adapter(form, adapter)
+            use, parts = self._evidence_use(form, chosen, min_confidence), self.parts()
         ask = Ask(
             question=question,
             behavior=form,
@@ -270,9 +275,47 @@ class Project:
             passages=form.passages if form else self.settings.facts.passages,
             max_tokens=form.max_tokens if form else self.settings.answer.max_tokens,
             principal=principal,
-            evidence=self._evidence_use(form, chosen, min_confidence),
+            evidence=use,
         )
-        return answer(ask, self.parts())
+        return answer(ask, parts)
+
+    def ask_many(
+        self,
+        questions: Sequence[str],
+        *,
+        behavior: str | None = None,
+        adapter: str | None = PROMOTED,
+        facts: bool = True,
+        mode: Mode | None = None,
+        principal: str | None = None,
+        min_confidence: float | None = None,
+        at_once: int = 8,
+    ) -> list[Answer]:
+        """Answers to `questions`, in their order, `at_once` of them worked on together; everything else as for `ask`.
+
+        The language model writes them in shared steps. `ask` called from threads of your own does the same. The first
+        error is raised when the questions already begun are answered.
+        """
+
+        def one(question: str) -> Answer:
+            return self.ask(
+                question,
+                behavior=behavior,
+                adapter=adapter,
+                facts=facts,
+                mode=mode,
+                principal=principal,
+                min_confidence=min_confidence,
+            )
+
+        with ThreadPoolExecutor(at_once, thread_name_prefix="factform-ask") as threads:
+            asked = [threads.submit(one, question) for question in questions]
+            try:
+                return [each.result() for each in asked]
+            except BaseException:
+                for each in asked:
+                    each.cancel()
+                raise
 
     def parts(self) -> Parts:
         """What the answer flow works with."""
