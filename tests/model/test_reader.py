@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from factform.ids import chunk_id, sha256_text
 from factform.model.grammar import Constraint
 from factform.model.probe import Choice
 from factform.model.prompt import PLAIN, REFUSAL, ChatFormat, cut_template, load_chat_format, render
-from factform.model.reader import Reader
+from factform.model.reader import Reader, _end_token
 from factform.model.schema import validate_answer
 from factform.records import Chunk, Passage, Prompt
 
@@ -114,12 +115,43 @@ def test_passage_headers_are_read_but_not_part_of_the_span(tiny: Reader) -> None
 
 def test_chat_formats_are_cut_from_templates(tiny_dir: Path) -> None:
     assert load_chat_format(tiny_dir) == ChatFormat(
-        "<|im_start|>system\n", "<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
+        "<|im_start|>system\n", "<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n"
     )
     with pytest.raises(ModelError, match="does not show"):
         cut_template("{{ messages[1]['content'] }}", {})
     with pytest.raises(ModelError, match="no system role"):
         cut_template("{{ raise_exception('no system role') }}", {})
+
+
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}"
+    "<|im_end|>\n{% endgeneration %}{% else %}{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is defined and not enable_thinking %}"
+    "<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+DATED = "Today: {{ strftime_now('%Y') }}\n{{ messages[0].content }}<|im_end|>{{ messages[1].content }}<|im_end|>"
+JOINED = (
+    "<s>[INST] {{ messages[0].content }}\n\n{{ messages[1].content }}[/INST]"
+    "{% if messages[2] %} {{ messages[2].content }}</s>{% endif %}"
+)
+
+
+def test_templates_of_other_families_are_cut() -> None:
+    thinking = cut_template(THINKING, {})
+    assert thinking.after_user == "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    assert thinking.after_answer == "<|im_end|>\n"
+    assert re.fullmatch(r"Today: 20\d\d\n", cut_template(DATED, {}).before_system)
+    assert cut_template(JOINED, {}) == ChatFormat("<s>[INST] ", "\n\n", "[/INST]", "</s>")
+    with pytest.raises(ModelError, match="cannot be rendered"):
+        cut_template("{{ unheard_of(messages[0].content) }}{{ messages[1].content }}", {})
+
+
+def test_an_answer_ends_with_what_the_template_puts_behind_one(tiny: Reader) -> None:
+    ends = {text: tiny.tokenizer.token_to_id(text) for text in ("<|im_end|>", "<|endoftext|>")}
+    assert _end_token(tiny.tokenizer, ChatFormat("", "\n\n", "", "<|endoftext|>")) == ends["<|endoftext|>"]
+    assert _end_token(tiny.tokenizer, ChatFormat("", "<|im_end|>\n", "")) == ends["<|im_end|>"]
+    with pytest.raises(ModelError, match="no end-of-turn token"):
+        _end_token(tiny.tokenizer, ChatFormat("", "\n\n", "", " never"))
 
 
 def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:

@@ -9,9 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+from jinja2.ext import Extension
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from factform.errors import ModelError
@@ -52,16 +57,20 @@ First name the passage that holds the answer, then copy the words that prove it,
 Write one JSON object: {"source": "<label>", "quote": "<words copied from that passage>", "answer": "<short answer>"}
 If no passage holds the answer, write {"status": "not_in_documents"}"""
 
-_SYSTEM_MARK, _USER_MARK = "\x02SYSTEM\x02", "\x02USER\x02"
+_SYSTEM_MARK, _USER_MARK, _ANSWER_MARK = "\x02SYSTEM\x02", "\x02USER\x02", "\x02ANSWER\x02"
 
 
 @dataclass(frozen=True)
 class ChatFormat:
-    """A model's chat template, cut at its two contents: before the system text, between, after the user text."""
+    """A model's chat template, cut at its two contents: before the system text, between, after the user text.
+
+    `after_answer` is what it puts behind an answer, if it renders one.
+    """
 
     before_system: str
     before_user: str
     after_user: str
+    after_answer: str = ""
 
 
 def load_chat_format(folder: Path) -> ChatFormat:
@@ -88,15 +97,41 @@ def cut_template(template: str, tokens: Mapping[str, str]) -> ChatFormat:
     def refuse(message: str) -> None:
         raise ModelError(f"the model's chat template refuses a system and a user message: {message}")
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
+    )
     environment.globals["raise_exception"] = refuse
-    messages = [{"role": "system", "content": _SYSTEM_MARK}, {"role": "user", "content": _USER_MARK}]
-    text = environment.from_string(template).render(messages=messages, add_generation_prompt=True, **tokens)
-    before, mark, rest = text.partition(_SYSTEM_MARK)
+    environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
+
+    def rendered(contents: Mapping[str, str], **more: Any) -> str:
+        messages = [{"role": role, "content": content} for role, content in contents.items()]
+        try:
+            compiled = environment.from_string(template)
+            # A grammar leaves no room for thinking aloud: models that do it by default are told not to.
+            return compiled.render(messages=messages, enable_thinking=False, **tokens, **more)
+        except TemplateError as error:
+            raise ModelError(f"the model's chat template cannot be rendered: {error}") from error
+
+    contents = {"system": _SYSTEM_MARK, "user": _USER_MARK}
+    before, mark, rest = rendered(contents, add_generation_prompt=True).partition(_SYSTEM_MARK)
     middle, second, after = rest.partition(_USER_MARK)
     if not mark or not second:
         raise ModelError("the model's chat template does not show the system and the user message as they are")
-    return ChatFormat(before, middle, after)
+    try:
+        answered = rendered({**contents, "assistant": _ANSWER_MARK})
+    except ModelError:
+        answered = ""
+    return ChatFormat(before, middle, after, answered.partition(_ANSWER_MARK)[2])
+
+
+class _Generation(Extension):
+    """The tag `generation`, which marks answers for training in some templates; here it changes nothing."""
+
+    tags = {"generation"}  # noqa: RUF012  (a variable of the class in jinja too)
+
+    def parse(self, parser: Parser) -> list[Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 def render(

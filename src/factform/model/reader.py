@@ -308,15 +308,18 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _end_token(tokenizer: Tokenizer, chat: ChatFormat) -> int:
-    """The token that ends an assistant's turn: what the template puts between the system text and the user's.
+    """The token that ends an assistant's turn: what the template puts behind an answer or, if it renders none, between
+    the system text and the user's.
 
     Template and tokenizer say it together, so a wrong `eos_token` in a config file cannot make answers endless.
     """
-    for token in tokenizer.encode(chat.before_user, add_special_tokens=False).ids:
-        text = tokenizer.id_to_token(token)
-        if text and chat.before_user.lstrip().startswith(text) and text in _special(tokenizer):
-            return int(token)
-    raise ModelError(f"no end-of-turn token at the start of {chat.before_user!r} in the chat template")
+    for after in (chat.after_answer, chat.before_user):
+        for token in tokenizer.encode(after, add_special_tokens=False).ids:
+            text = tokenizer.id_to_token(token)
+            if text and after.lstrip().startswith(text) and text in _special(tokenizer):
+                return int(token)
+    ends = f"{chat.after_answer!r} or {chat.before_user!r}"
+    raise ModelError(f"no end-of-turn token at the start of {ends} in the chat template")
 
 
 def _special(tokenizer: Tokenizer) -> Mapping[str, int]:
