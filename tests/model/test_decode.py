@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from factform.ids import sha256_text
+from factform.model import schedule
 from factform.model.choose import FullScores
 from factform.model.decode import Rules, Run, Writing, draft_from, write_free, write_masked
 from factform.model.grammar import Constraint, compile_constraint, compile_watch
-from factform.model.matcher import GrammarTokenizer
-from factform.model.prompt import PLAIN
+from factform.model.llama import logits, with_small
+from factform.model.matcher import GrammarTokenizer, Matcher
+from factform.model.prompt import PLAIN, PLAIN_INSTRUCTIONS, render
 from factform.model.reader import Reader
-from factform.records import Chunk, Passage
+from factform.records import Chunk, Generation, Passage
 
 TEXTS = (
     "The monthly rent for unit 7 is 1,480 euros. The notice period is three months.",
@@ -123,3 +127,32 @@ def test_free_writing_ends_at_the_end_token_or_the_limit() -> None:
     run = Run()
     finish(write_free(run, FullScores(always(3)), 7, 5, None), lambda tokens: always(7), lambda count: None)
     assert (run.tokens, run.stop) == ([3, 7], "end")
+
+
+QUESTIONS = ("What is the monthly rent?", "How long is the notice period?", "How often must the boiler be serviced?")
+
+
+@pytest.mark.slow
+def test_the_default_model_writes_what_plain_greedy_writes_in_fewer_steps(
+    default_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forced tokens, drafts, the 8-bit head and shared steps against one token a step and the full head."""
+    reader = Reader.open(default_dir, model="m", digest="m", dtype=torch.float32, device=torch.device("cpu"))
+    reader.weights = with_small(reader.weights)
+    found = passages()
+
+    def write(question: str) -> Generation:
+        prompt = render(question, found, reader.chat, instructions=PLAIN_INSTRUCTIONS)
+        return reader.generate(prompt, constraint=Constraint(PLAIN, found), max_tokens=90)
+
+    before = reader.schedule.steps
+    quick = [write(question) for question in QUESTIONS]
+    quick_steps = reader.schedule.steps - before
+    monkeypatch.setattr(Matcher, "forced", lambda self: [])
+    monkeypatch.setattr(schedule, "score", lambda weights, hidden, *, int8: FullScores(logits(weights, hidden)))
+    reader.drafts = False
+    plain = [write(question) for question in QUESTIONS]
+    assert [g.text for g in quick] == [g.text for g in plain]
+    assert sum(g.drafted + g.forced for g in plain) == 0
+    written = sum(g.completion_tokens for g in quick)
+    assert written / quick_steps >= 2  # the steps that read the prompts among them
