@@ -56,14 +56,6 @@ class Matcher:
         bits = np.unpackbits(np.frombuffer(mask, dtype=np.uint8), count=self._tokenizer.vocabulary, bitorder="little")
         return torch.from_numpy(bits.view(np.bool_))
 
-    def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Set every forbidden entry of `logits` (last dimension: tokens, perhaps padded) to -inf, in place."""
-        allowed = self.allowed().to(logits.device)
-        width = min(logits.shape[-1], allowed.shape[0])
-        logits[..., :width].masked_fill_(~allowed[:width], float("-inf"))
-        logits[..., width:] = float("-inf")
-        return logits
-
     def consume(self, token: int) -> None:
         """Go on by one token. Raises GrammarError when the grammar forbids it; the matcher is then unusable."""
         self._inner.consume_token(token)
