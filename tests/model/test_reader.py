@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from factform.errors import ContextTooLong, ModelError
+from factform.form.train import adapter_shapes
 from factform.ids import chunk_id, sha256_text
 from factform.model.grammar import Constraint
+from factform.model.lora import new_adapter, save_adapter
 from factform.model.probe import Choice
 from factform.model.prompt import PLAIN, REFUSAL, ChatFormat, cut_template, load_chat_format, render
 from factform.model.reader import Reader, _end_token
@@ -169,3 +171,17 @@ def test_dtype_and_8_bit_follow_the_machine(
     assert reader.precision == dtype + ("+int8" if int8 else "")
     asked = Reader.open(tiny_dir, model="m", digest="m", dtype=torch.float32, device=torch.device("cpu"))
     assert asked.precision == "float32"
+
+
+def test_the_adapter_asked_for_least_lately_is_given_up(tiny: Reader, tmp_path: Path) -> None:
+    for name in "abcd":
+        adapter = new_adapter(
+            adapter_shapes(tiny.weights.config), 3, rank=1, alpha=1, seed=ord(name), device=torch.device("cpu")
+        )
+        with torch.no_grad():
+            adapter.layers[0]["q"].b.fill_(0.1)
+        (tmp_path / name).mkdir()
+        save_adapter(adapter, tmp_path / name, {})
+    for name in "abcad":
+        tiny.load_adapter(name, tmp_path / name)
+    assert list(tiny.adapters) == ["c", "a", "d"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,7 +100,7 @@ class Reader:
         self.grammar_tokenizer = grammar_tokenizer(tokenizer, self.end_token)
         tokenizer_digest = tokenizer_digest or sha256_text(tokenizer.to_str())
         self.store = BlockStore.open(weights, model_key(weights, digest, tokenizer_digest, keep.stored), keep)
-        self.adapters: dict[str, Weights] = {}
+        self.adapters: OrderedDict[str, Weights] = OrderedDict()
         self.drafts = True
         self.schedule = Scheduler()
         self._adapting = threading.Lock()
@@ -140,14 +141,16 @@ class Reader:
     def load_adapter(self, name: str, folder: Path) -> None:
         """Load the adapter in `folder` under `name`; a name already loaded is left as it is (adapters never change)."""
         with self._adapting:
-            if name not in self.adapters:
+            if name in self.adapters:
+                self.adapters.move_to_end(name)
+            else:
                 self.set_adapter(name, load_adapter(folder, self.weights.config.layers))
 
     def set_adapter(self, name: str, adapter: Adapter) -> None:
         """Hold `adapter` under `name`, replacing what was there.
 
         It is merged into weights of its own, used for tails only: the blocks are always read by the base. At most
-        ADAPTERS are held; the one loaded first is given up (and loaded again when it is asked for).
+        ADAPTERS are held; the one asked for least lately is given up (and loaded again when it is asked for).
         """
         self.adapters.pop(name, None)
         while len(self.adapters) >= ADAPTERS:
