@@ -36,9 +36,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "answer": VOCABULARY | {"model", "audit"},
     "evaluation": VOCABULARY | {"answer", "measure"},
     "tuning": VOCABULARY | {"form", "measure", "model"},
+    "opened": VOCABULARY | {"settings", "facts", "model", "audit", "answer", "encoded"},
     "project": VOCABULARY
     | {"settings", "sources", "facts", "model", "form", "audit", "measure", "answer", "evaluation", "tuning"}
-    | {"encoded", "health"},
+    | {"encoded", "health", "opened"},
     "cli": VOCABULARY | {"settings", "facts", "model", "form", "audit", "measure", "tuning", "project"},
     "__main__": {"cli"},
 }

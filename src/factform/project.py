@@ -7,49 +7,33 @@ from __future__ import annotations
 
 import platform
 import sqlite3
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factform import __version__
 from factform.errors import BehaviorError, CaseError, ModelError, ProjectError
-from factform.ids import FolderState, folder_state
+from factform.ids import folder_state
+from factform.opened import CANDIDATES, Opened, Report, silent
 from factform.records import AdapterInfo, Answer, Behavior, Case, Mode, Receipt, SearchResult, Source
-from factform.settings import FILE, STATE, TEMPLATE, Settings, load_settings
+from factform.settings import FILE, TEMPLATE, load_settings
 from factform.sources import find_files, read_files, read_jsonl
 
 if TYPE_CHECKING:
-    from factform.answer import EvidenceUse, LanguageModel, Parts
-    from factform.audit.log import AuditLog
-    from factform.encoded import EncodedPassages
-    from factform.facts.evidence import EvidenceModel
-    from factform.facts.store import DataLayer
     from factform.form.gate import Verdict
     from factform.measure.evaluate import AnswersReport
     from factform.measure.retrieval import RetrievalReport
-    from factform.model.reader import Reader
     from factform.tuning import Split, TuneReport
-
-Report = Callable[[str, int, int, str], None]
-"""Progress for people: stage, done, of how many (0: not known), a note."""
-
-CANDIDATES = 12
-"""Hits an answer's record keeps and training takes distractors from: thrice what a prompt holds."""
 
 PROMOTED = "promoted"
 """Adapter of an ask that wants whatever its behavior has promoted."""
 
 
-def _silent(stage: str, done: int, total: int, note: str) -> None:
-    return None
-
-
-class Project:
+class Project(Opened):
     """A folder with factform.toml. Use as a context manager, or call `close`.
 
     >>> with Project.open("demo") as project:                      # doctest: +SKIP
@@ -57,12 +41,6 @@ class Project:
     ...     answer = project.ask("What is the notice period?")
     ...     answer.status, answer.citations
     """
-
-    def __init__(self, folder: Path, settings: Settings, report: Report = _silent):
-        self.folder, self.settings, self.report = folder, settings, report
-        self.state = folder / STATE
-        self._opening = threading.RLock()
-        self._behaviors: dict[str, tuple[FolderState | None, Behavior]] = {}
 
     @classmethod
     def init(cls, folder: Path | str = ".") -> Project:
@@ -79,115 +57,16 @@ class Project:
         return cls(path, load_settings(path))
 
     @classmethod
-    def open(cls, folder: Path | str = ".", report: Report = _silent) -> Project:
+    def open(cls, folder: Path | str = ".", report: Report = silent) -> Project:
         """The project in `folder`. Raises ProjectError, or SettingsError naming key and value."""
         path = Path(folder).absolute()
         return cls(path, load_settings(path), report)
-
-    def close(self) -> None:
-        """Give back what was opened."""
-        if "reader" in self.__dict__:
-            self.reader.store.note_counts()
-        if "facts" in self.__dict__:
-            self.facts.close()
-            del self.__dict__["facts"]
 
     def __enter__(self) -> Project:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    # --- parts --------------------------------------------------------------------------------
-
-    @cached_property
-    def facts(self) -> DataLayer:
-        """The data layer."""
-        return self._open_facts(for_rebuild=False)
-
-    @cached_property
-    def model(self) -> LanguageModel:
-        """The language model: a server if `model.url` is set, else the local reader."""
-        if not self.settings.model.url:
-            return self.reader
-        from factform.model.remote import RemoteModel
-
-        settings = self.settings.model
-        return RemoteModel(
-            url=settings.url,
-            model=settings.language,
-            api_key_env=settings.api_key_env or None,
-            timeout_s=settings.timeout_s,
-        )
-
-    @cached_property
-    def reader(self) -> Reader:
-        """The local language model. ModelError where the project uses a server."""
-        if self.settings.model.url:
-            raise ModelError(f"this needs local weights, but model.url is {self.settings.model.url!r}: unset it")
-        import torch
-
-        from factform.model.fetch import fetch_model
-        from factform.model.probe import choose, use_threads
-        from factform.model.reader import Reader
-
-        if self.settings.model.threads:
-            torch.set_num_threads(self.settings.model.threads)
-        else:
-            use_threads(choose().threads)
-        name, dtype = self.settings.model.language, self.settings.model.dtype
-        files = fetch_model(name, progress=self._fetching)
-        return Reader.open(
-            files.folder,
-            model=name,
-            digest=files.digest,
-            dtype=None if dtype == "auto" else getattr(torch, dtype),
-            int8_decode=self.settings.model.decode == "int8",
-            keep=self.encoded.keep,
-        )
-
-    @cached_property
-    def evidence(self) -> EvidenceModel | None:
-        """The model that reads passages before one that writes does.
-
-        None where `answer.evidence` is "off", or "auto" and the shipped model is not grown from the project's embedder.
-        """
-        from factform.facts.evidence import SHIPPED, EvidenceModel, belongs_to
-        from factform.model.fetch import fetch_model
-
-        name = self.settings.answer.evidence
-        if name == "off":
-            return None
-        folder = SHIPPED if name == "auto" else self.folder / name
-        embedder = fetch_model(self.settings.model.embedder, progress=self._fetching).folder
-        if name == "auto" and not belongs_to(folder, embedder):
-            return None
-        return EvidenceModel.open(folder, embedder)
-
-    @cached_property
-    def encoded(self) -> EncodedPassages:
-        """What is kept of passages that the local language model encoded."""
-        from factform.encoded import EncodedPassages, keep_of
-
-        folder = self.state / "kv"
-        return EncodedPassages(
-            folder,
-            keep_of(self.settings.model, folder),
-            chunks_of=lambda document: self.facts.chunks_of(document),
-            chunks_with=lambda texts: self.facts.chunks_with(texts),
-            store=lambda: self.reader.store if "reader" in self.__dict__ else None,
-        )
-
-    @cached_property
-    def audit(self) -> AuditLog:
-        """The record of every answer."""
-        from factform.audit.log import AuditLog
-
-        return AuditLog.open(self.state / "audit.db")
-
-    @property
-    def adapters_folder(self) -> Path:
-        return self.state / "adapters"
 
     # --- facts --------------------------------------------------------------------------------
 
@@ -234,7 +113,7 @@ class Project:
         """Make the index anew from the stored documents, with the present embedder and chunk size."""
         self.close()
         try:
-            with self._open_facts(for_rebuild=True) as facts:
+            with self.open_facts(for_rebuild=True) as facts:
                 return facts.rebuild(lambda done, of, name: self.report("rebuild", done, of, name))
         finally:
             self.encoded.clear()  # other chunks, of other lengths perhaps
@@ -265,7 +144,7 @@ class Project:
         with self._opening:  # of several callers the first opens the parts and loads the adapter, the others wait
             form = self.behavior(behavior) if behavior else None
             chosen = self._adapter(form, adapter)
-            use, parts = self._evidence_use(form, chosen, min_confidence), self.parts()
+            use, parts = self.evidence_use(form, chosen, min_confidence), self.parts()
         ask = Ask(
             question=question,
             behavior=form,
@@ -316,28 +195,6 @@ class Project:
                 for each in asked:
                     each.cancel()
                 raise
-
-    def parts(self) -> Parts:
-        """What the answer flow works with."""
-        from factform.answer import Parts
-
-        return Parts(
-            search=self._search_and_weigh,
-            verify=lambda hit, start, end, quote: self.facts.verify_span(
-                hit.chunk.document,
-                hit.chunk.version,
-                start,
-                end,
-                quote,
-                hit.chunk.sha256,
-                hit.chunk.start,
-                hit.chunk.end,
-            ),
-            digest_of=self.facts.digest_of,
-            model=self.model,
-            write=self.audit.write,
-            keep_prompt=self.settings.answer.keep_prompt,
-        )
 
     # --- form ---------------------------------------------------------------------------------
 
@@ -514,7 +371,7 @@ class Project:
             max_tokens=behavior.max_tokens if behavior else self.settings.answer.max_tokens,
             tuned_mode="exact" if self.settings.model.url else "reuse",
             check_free=check_free,
-            evidence=self._evidence_use(behavior, adapter),
+            evidence=self.evidence_use(behavior, adapter),
         )
         if adapter:
             self._load_adapter(adapter)
@@ -563,59 +420,6 @@ class Project:
         if not found:
             raise RegistryError(f"behavior {name!r} has no adapter yet: run `factform tune {name}`")
         return max(found, key=lambda info: (info.created, info.digest))
-
-    def _search_and_weigh(self, question: str) -> SearchResult:
-        """What the answer flow chooses passages from: the retriever's hits, in the order of their evidence if read."""
-        found = self.facts.search(question, k=CANDIDATES)
-        return self.evidence.weigh(question, found) if self.evidence else found
-
-    def _evidence_use(
-        self, behavior: Behavior | None, adapter: AdapterInfo | None, min_confidence: float | None = None
-    ) -> EvidenceUse:
-        from factform.answer import NO_EVIDENCE, EvidenceUse
-        from factform.model.prompt import PLAIN, PLAIN_SPAN
-
-        if self.evidence is None:
-            return NO_EVIDENCE
-        section = self.settings.answer
-        limit = section.refuse_below
-        if limit < 0:
-            limit = refusal_limit(adapter, self.evidence.digest) if behavior else self.evidence.calibration.refuse_below
-        return EvidenceUse(
-            model=self.evidence.digest,
-            # A server keeps to a JSON Schema, which cannot say that an answer is words of its quote.
-            plain=PLAIN if self.settings.model.url or not section.proposals else PLAIN_SPAN,
-            proposals=section.behavior_proposals if behavior else section.proposals,
-            refuse_below=limit,
-            min_confidence=section.min_confidence if min_confidence is None else min_confidence,
-        )
-
-    def _open_facts(self, *, for_rebuild: bool) -> DataLayer:
-        from factform.facts.embed import Embedder
-        from factform.facts.store import DataLayer
-        from factform.model.fetch import fetch_model
-
-        files = fetch_model(self.settings.model.embedder, progress=self._fetching)
-        return DataLayer.open(
-            self.state,
-            Embedder.open(files.folder),
-            chunk_tokens=self.settings.facts.chunk_tokens,
-            wait_s=self.settings.facts.writer_wait_s,
-            for_rebuild=for_rebuild,
-        )
-
-    def _fetching(self, name: str, done: int, total: int) -> None:
-        self.report("fetch", done, total, name)
-
-
-def refusal_limit(adapter: AdapterInfo | None, evidence: str) -> float:
-    """The limit that tuning fitted with the evidence model of this digest, 0 where it fitted none.
-
-    A limit from one model says nothing of another's probabilities, and one from other documents nothing of these.
-    """
-    if adapter is None or adapter.lineage.get("evidence") != evidence:
-        return 0.0
-    return float(adapter.lineage.get("refusal", {}).get("below", 0.0))
 
 
 def machine() -> dict[str, Any]:

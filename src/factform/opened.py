@@ -1,0 +1,217 @@
+"""What a project works with: its data layer, models and records, each opened when first needed.
+
+Knows nothing of the verbs. Whoever lists adapters loads no model.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from factform.errors import ModelError
+from factform.ids import FolderState
+from factform.records import AdapterInfo, Behavior, SearchResult
+from factform.settings import STATE, Settings
+
+if TYPE_CHECKING:
+    from factform.answer import EvidenceUse, LanguageModel, Parts
+    from factform.audit.log import AuditLog
+    from factform.encoded import EncodedPassages
+    from factform.facts.evidence import EvidenceModel
+    from factform.facts.store import DataLayer
+    from factform.model.reader import Reader
+
+Report = Callable[[str, int, int, str], None]
+"""Progress for people: stage, done, of how many (0: not known), a note."""
+
+CANDIDATES = 12
+"""Hits an answer's record keeps and training takes distractors from: thrice what a prompt holds."""
+
+
+def silent(stage: str, done: int, total: int, note: str) -> None:
+    return None
+
+
+class Opened:
+    """The parts of the project in `folder`, as its settings want them."""
+
+    def __init__(self, folder: Path, settings: Settings, report: Report = silent):
+        self.folder, self.settings, self.report = folder, settings, report
+        self.state = folder / STATE
+        self._opening = threading.RLock()
+        self._behaviors: dict[str, tuple[FolderState | None, Behavior]] = {}
+
+    def close(self) -> None:
+        """Give back what was opened."""
+        if "reader" in self.__dict__:
+            self.reader.store.note_counts()
+        if "facts" in self.__dict__:
+            self.facts.close()
+            del self.__dict__["facts"]
+
+    @cached_property
+    def facts(self) -> DataLayer:
+        """The data layer."""
+        return self.open_facts(for_rebuild=False)
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        """The language model: a server if `model.url` is set, else the local reader."""
+        if not self.settings.model.url:
+            return self.reader
+        from factform.model.remote import RemoteModel
+
+        settings = self.settings.model
+        return RemoteModel(
+            url=settings.url,
+            model=settings.language,
+            api_key_env=settings.api_key_env or None,
+            timeout_s=settings.timeout_s,
+        )
+
+    @cached_property
+    def reader(self) -> Reader:
+        """The local language model. ModelError where the project uses a server."""
+        if self.settings.model.url:
+            raise ModelError(f"this needs local weights, but model.url is {self.settings.model.url!r}: unset it")
+        import torch
+
+        from factform.model.fetch import fetch_model
+        from factform.model.probe import choose, use_threads
+        from factform.model.reader import Reader
+
+        if self.settings.model.threads:
+            torch.set_num_threads(self.settings.model.threads)
+        else:
+            use_threads(choose().threads)
+        name, dtype = self.settings.model.language, self.settings.model.dtype
+        files = fetch_model(name, progress=self.fetching)
+        return Reader.open(
+            files.folder,
+            model=name,
+            digest=files.digest,
+            dtype=None if dtype == "auto" else getattr(torch, dtype),
+            int8_decode=self.settings.model.decode == "int8",
+            keep=self.encoded.keep,
+        )
+
+    @cached_property
+    def evidence(self) -> EvidenceModel | None:
+        """The model that reads passages before one that writes does.
+
+        None where `answer.evidence` is "off", or "auto" and the shipped model is not grown from the project's embedder.
+        """
+        from factform.facts.evidence import SHIPPED, EvidenceModel, belongs_to
+        from factform.model.fetch import fetch_model
+
+        name = self.settings.answer.evidence
+        if name == "off":
+            return None
+        folder = SHIPPED if name == "auto" else self.folder / name
+        embedder = fetch_model(self.settings.model.embedder, progress=self.fetching).folder
+        if name == "auto" and not belongs_to(folder, embedder):
+            return None
+        return EvidenceModel.open(folder, embedder)
+
+    @cached_property
+    def encoded(self) -> EncodedPassages:
+        """What is kept of passages that the local language model encoded."""
+        from factform.encoded import EncodedPassages, keep_of
+
+        folder = self.state / "kv"
+        return EncodedPassages(
+            folder,
+            keep_of(self.settings.model, folder),
+            chunks_of=lambda document: self.facts.chunks_of(document),
+            chunks_with=lambda texts: self.facts.chunks_with(texts),
+            store=lambda: self.reader.store if "reader" in self.__dict__ else None,
+        )
+
+    @cached_property
+    def audit(self) -> AuditLog:
+        """The record of every answer."""
+        from factform.audit.log import AuditLog
+
+        return AuditLog.open(self.state / "audit.db")
+
+    @property
+    def adapters_folder(self) -> Path:
+        return self.state / "adapters"
+
+    def parts(self) -> Parts:
+        """What the answer flow works with."""
+        from factform.answer import Parts
+
+        return Parts(
+            search=self.search_and_weigh,
+            verify=lambda hit, start, end, quote: self.facts.verify_span(
+                hit.chunk.document,
+                hit.chunk.version,
+                start,
+                end,
+                quote,
+                hit.chunk.sha256,
+                hit.chunk.start,
+                hit.chunk.end,
+            ),
+            digest_of=self.facts.digest_of,
+            model=self.model,
+            write=self.audit.write,
+            keep_prompt=self.settings.answer.keep_prompt,
+        )
+
+    def search_and_weigh(self, question: str) -> SearchResult:
+        """What the answer flow chooses passages from: the retriever's hits, in the order of their evidence if read."""
+        found = self.facts.search(question, k=CANDIDATES)
+        return self.evidence.weigh(question, found) if self.evidence else found
+
+    def evidence_use(
+        self, behavior: Behavior | None, adapter: AdapterInfo | None, min_confidence: float | None = None
+    ) -> EvidenceUse:
+        from factform.answer import NO_EVIDENCE, EvidenceUse
+        from factform.model.prompt import PLAIN, PLAIN_SPAN
+
+        if self.evidence is None:
+            return NO_EVIDENCE
+        section = self.settings.answer
+        limit = section.refuse_below
+        if limit < 0:
+            limit = refusal_limit(adapter, self.evidence.digest) if behavior else self.evidence.calibration.refuse_below
+        return EvidenceUse(
+            model=self.evidence.digest,
+            # A server keeps to a JSON Schema, which cannot say that an answer is words of its quote.
+            plain=PLAIN if self.settings.model.url or not section.proposals else PLAIN_SPAN,
+            proposals=section.behavior_proposals if behavior else section.proposals,
+            refuse_below=limit,
+            min_confidence=section.min_confidence if min_confidence is None else min_confidence,
+        )
+
+    def open_facts(self, *, for_rebuild: bool) -> DataLayer:
+        from factform.facts.embed import Embedder
+        from factform.facts.store import DataLayer
+        from factform.model.fetch import fetch_model
+
+        files = fetch_model(self.settings.model.embedder, progress=self.fetching)
+        return DataLayer.open(
+            self.state,
+            Embedder.open(files.folder),
+            chunk_tokens=self.settings.facts.chunk_tokens,
+            wait_s=self.settings.facts.writer_wait_s,
+            for_rebuild=for_rebuild,
+        )
+
+    def fetching(self, name: str, done: int, total: int) -> None:
+        self.report("fetch", done, total, name)
+
+
+def refusal_limit(adapter: AdapterInfo | None, evidence: str) -> float:
+    """The limit that tuning fitted with the evidence model of this digest, 0 where it fitted none.
+
+    A limit from one model says nothing of another's probabilities, and one from other documents nothing of these.
+    """
+    if adapter is None or adapter.lineage.get("evidence") != evidence:
+        return 0.0
+    return float(adapter.lineage.get("refusal", {}).get("below", 0.0))
