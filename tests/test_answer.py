@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -22,11 +23,11 @@ from factform.answer import (
     select,
 )
 from factform.audit.record import AnswerRecord
-from factform.errors import RecordError
+from factform.errors import Cancelled, RecordError
 from factform.ids import chunk_id, sha256_text
 from factform.model.prompt import PLAIN, PLAIN_INSTRUCTIONS, PLAIN_SPAN
 from factform.model.reader import Reader
-from factform.records import AdapterInfo, Behavior, Chunk, Evidence, Generation, Hit, Proposal, SearchResult
+from factform.records import AdapterInfo, Behavior, Chunk, Evidence, Generation, Hit, Prompt, Proposal, SearchResult
 
 TEXTS = (
     "The monthly rent for unit 7 is 1,480 euros.",
@@ -265,6 +266,22 @@ def test_what_is_less_likely_than_the_limit_is_not_released(tiny: Reader) -> Non
         assert (got.answer is None) == (got.citations == ()) == (status == "refused")
         assert got.confidence == 0.7
     assert got.reason == "the answer is right with probability 0.70, below 0.71"
+
+
+def test_a_question_given_up_is_neither_answered_nor_recorded(tiny: Reader) -> None:
+    given_up = threading.Event()
+    bench = Bench(tiny, hits())
+
+    def search(question: str) -> SearchResult:
+        given_up.set()  # by another thread, while the documents are searched
+        return SearchResult(hits(), {"total": 1.0})
+
+    parts = replace(bench.parts, search=search)
+    with pytest.raises(Cancelled):
+        answer(Ask("What is the rent?", cancel=given_up), parts)
+    with pytest.raises(Cancelled):
+        tiny.generate(Prompt("", ("Rent.",), "What?"), cancel=given_up)
+    assert bench.records == []
 
 
 def test_only_the_best_proposals_of_kept_hits_are_offered() -> None:

@@ -5,12 +5,14 @@ Knows nothing of files, settings or how its parts were opened: they come as call
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from factform.audit.record import AnswerRecord, candidates, generation_facts, prompt_digest, prompt_parts
+from factform.errors import Cancelled
 from factform.jsonvalue import value_at, with_value_at
 from factform.model.grammar import Constraint, sole_answer
 from factform.model.prompt import (
@@ -60,6 +62,7 @@ class LanguageModel(Protocol):
         constraint: Constraint | None = None,
         masked: bool = True,
         max_tokens: int = 256,
+        cancel: threading.Event | None = None,
     ) -> Generation: ...
 
 
@@ -99,7 +102,8 @@ NO_EVIDENCE = EvidenceUse()
 class Ask:
     """One question and how it is to be answered.
 
-    Without `adapter` the behavior's full instructions go into the prompt. `facts` False asks the model alone.
+    Without `adapter` the behavior's full instructions go into the prompt. `facts` False asks the model alone. Once
+    `cancel` is set the question is given up: between its stages, and between two steps of writing.
     """
 
     question: str
@@ -111,6 +115,7 @@ class Ask:
     max_tokens: int = 160
     principal: str | None = None
     evidence: EvidenceUse = NO_EVIDENCE
+    cancel: threading.Event | None = None
 
     @property
     def contract(self) -> Contract:
@@ -142,11 +147,14 @@ class Outcome:
 def answer(ask: Ask, parts: Parts) -> Answer:
     """Answer one question: in contract, quoted verbatim and recorded, or a refusal with its reason.
 
-    The record is durable before this returns. Errors of the parts (a prompt too long, a broken store) are raised.
+    The record is durable before this returns. Errors of the parts (a prompt too long, a broken store) are raised, and
+    Cancelled where the question was given up: then nothing is recorded.
     """
     started = time.perf_counter()
+    check_wanted(ask)
     given = prepare(ask, parts)
     before_model = time.perf_counter()
+    check_wanted(ask)
     outcome, written = refused_before(ask, given), None
     if outcome is None:
         written = write(ask, given, parts.model)
@@ -157,6 +165,12 @@ def answer(ask: Ask, parts: Parts) -> Answer:
     ms = timings(started, before_model, given.search_ms, written)
     record = make_record(ask, parts, given, written, outcome, citations, ms, confidence)
     return release(ask, parts, record, written, parts.write(record))
+
+
+def check_wanted(ask: Ask) -> None:
+    """Raise Cancelled where the caller gave the question up."""
+    if ask.cancel is not None and ask.cancel.is_set():
+        raise Cancelled("the question was cancelled before it was answered")
 
 
 def prepare(ask: Ask, parts: Parts) -> Given:
@@ -240,6 +254,7 @@ def write(ask: Ask, given: Given, model: LanguageModel, *, masked: bool = True) 
         constraint=constraint,
         masked=masked,
         max_tokens=ask.max_tokens,
+        cancel=ask.cancel,
     )
 
 

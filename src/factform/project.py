@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -130,10 +131,12 @@ class Project(Opened):
         mode: Mode | None = None,
         principal: str | None = None,
         min_confidence: float | None = None,
+        cancel: threading.Event | None = None,
     ) -> Answer:
         """Answer a question. `adapter` is "promoted", a registered one, or None for the prompted base.
 
-        An answer less likely to be right than `min_confidence` (by default as in the settings) is refused.
+        An answer less likely to be right than `min_confidence` (by default as in the settings) is refused. Set `cancel`
+        from another thread and Cancelled is raised here within a step of writing, with nothing recorded.
 
         `mode` defaults to "reuse" with an adapter (it was trained to read reused blocks), else to "exact".
         """
@@ -155,6 +158,7 @@ class Project(Opened):
             max_tokens=form.max_tokens if form else self.settings.answer.max_tokens,
             principal=principal,
             evidence=use,
+            cancel=cancel,
         )
         return answer(ask, parts)
 
@@ -173,8 +177,9 @@ class Project(Opened):
         """Answers to `questions`, in their order, `at_once` of them worked on together; everything else as for `ask`.
 
         The language model writes them in shared steps. `ask` called from threads of your own does the same. The first
-        error is raised when the questions already begun are answered.
+        error is raised, and whatever is still being answered then is cancelled.
         """
+        stop = threading.Event()
 
         def one(question: str) -> Answer:
             return self.ask(
@@ -185,6 +190,7 @@ class Project(Opened):
                 mode=mode,
                 principal=principal,
                 min_confidence=min_confidence,
+                cancel=stop,
             )
 
         with ThreadPoolExecutor(at_once, thread_name_prefix="factform-ask") as threads:
@@ -192,6 +198,7 @@ class Project(Opened):
             try:
                 return [each.result() for each in asked]
             except BaseException:
+                stop.set()
                 for each in asked:
                     each.cancel()
                 raise

@@ -123,6 +123,7 @@ def generation_facts(generation: Generation) -> dict[str, Any]:
         "completion_tokens": generation.completion_tokens,
         "reused_tokens": generation.reused_tokens,
         "forced": generation.forced,
+        "drafted": generation.drafted,
         "stop": generation.stop,
         "interventions": generation.interventions,
         "logprob": generation.logprob,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from factform.ids import sha256_text
-from factform.model.llama import NoCache, StaticCache, Weights, forward, rotate_blocks
+from factform.model.llama import NoCache, StaticCache, Weights, forward, rotation
 
 Stored = Literal["int8", "float16", "float32"]
 """How keys and values are kept: in 8 bit with scales, or as they are in that dtype."""
@@ -29,6 +29,9 @@ SCALES = torch.float16
 
 BATCH_TOKENS = 2048
 """Padded tokens encoded in one forward pass: enough to fill two cores, small enough for a laptop's memory."""
+
+LAYERS = 10
+"""Layers of a block that are put in place together: 2 MB of a passage of the default model."""
 
 RUN = 64
 """Tokens that share the steps of their keys: a block's first token, which draws attention by keys several times larger
@@ -106,14 +109,15 @@ def pack(block: BlockKV, stored: Stored) -> BlockKV:
     return BlockKV(torch.cat(runs, 2), small, torch.cat(scales, 2), torch.cat(centers, 2), value_scales)
 
 
-def unpack(block: BlockKV) -> tuple[Tensor, Tensor]:
-    """Keys and values of `block` in fp32."""
-    keys, values = block.keys.to(torch.float32), block.values.to(torch.float32)
+def unpack(block: BlockKV, layers: slice = slice(None)) -> tuple[Tensor, Tensor]:
+    """Keys and values of `block` in fp32, of all its layers or some; the keys are a copy that may be changed."""
+    keys, values = block.keys[layers].to(torch.float32, copy=True), block.values[layers].to(torch.float32)
     if block.key_scales is None or block.key_centers is None or block.value_scales is None:
         return keys, values
+    scales, centers = block.key_scales[layers], block.key_centers[layers]
     for index, run in enumerate(torch.split(keys, RUN, 2)):
-        run.mul_(block.key_scales[:, :, index, None]).add_(block.key_centers[:, :, index, None])
-    return keys, values.mul_(block.value_scales)
+        run.mul_(scales[:, :, index, None]).add_(centers[:, :, index, None])
+    return keys, values.mul_(block.value_scales[layers])
 
 
 def _quantize(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -174,11 +178,25 @@ def assemble(weights: Weights, blocks: Sequence[BlockKV]) -> tuple[Tensor, Tenso
 def _lay(weights: Weights, blocks: Sequence[BlockKV], keys: Tensor, values: Tensor, start: int) -> None:
     """Write blocks from position `start` on into `keys` and `values` [L, G, C, D].
 
-    Block by block and in place: what one block needs stays in the processor's cache.
+    A block and a few layers at a time: what that needs stays in the processor's cache (docs/log.md).
     """
     for block in blocks:
         end = start + block.length
-        wide, plain = unpack(block)
-        keys[:, :, start:end] = rotate_blocks(weights, wide, start)
-        values[:, :, start:end] = plain
+        cos, sin = rotation(weights, torch.arange(start, end, device=keys.device))
+        for first in range(0, keys.shape[0], LAYERS):
+            layers = slice(first, first + LAYERS)
+            wide, plain = unpack(block, layers)
+            rotated = weights.config.rotated[layers]
+            if all(rotated):
+                turn(wide, cos, sin)
+            else:
+                for index in (i for i, turned in enumerate(rotated) if turned):
+                    turn(wide[index], cos, sin)
+            keys[layers, :, start:end], values[layers, :, start:end] = wide, plain
         start = end
+
+
+def turn(keys: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """`rotate` in place: `keys` in fp32, [..., T, D]."""
+    rolled = keys.roll(keys.shape[-1] // 2, -1)
+    keys.mul_(cos).addcmul_(rolled, sin)

@@ -169,19 +169,6 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(wide * cos, wide.roll(wide.shape[-1] // 2, -1), sin).to(x.dtype)
 
 
-def rotate_blocks(weights: Weights, keys: Tensor, start: int) -> Tensor:
-    """Keys of all layers [L, G, T, D] as they are before rotation, turned to positions from `start` on.
-
-    In layers without rotary positions they stay as they are.
-    """
-    cos, sin = rotation(weights, torch.arange(start, start + keys.shape[2], device=keys.device))
-    rotated = weights.config.rotated
-    if all(rotated):
-        return rotate(keys, cos, sin)
-    where = torch.tensor(rotated, device=keys.device)[:, None, None, None]
-    return torch.where(where, rotate(keys, cos, sin), keys)
-
-
 def forward(
     weights: Weights,
     tokens: Tensor,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import email.utils
 import json
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from factform.errors import RemoteError
+from factform.errors import Cancelled, RemoteError
 from factform.ids import sha256_json
 from factform.jsonvalue import value_at
 from factform.model.grammar import Constraint
@@ -65,13 +66,15 @@ class RemoteModel:
         constraint: Constraint | None = None,
         masked: bool = True,
         max_tokens: int = 256,
+        cancel: threading.Event | None = None,
     ) -> Generation:
         """What the server answers at temperature 0.
 
         With a `constraint` and `masked`, the contract goes along as `response_format`, the reply is checked (contract,
         labels, quotes verbatim in the passage they name) and asked for once more with the fault stated; a second
         fault raises RemoteError. Otherwise the reply is returned as it is. `ms["first_token"]` equals the total, as
-        replies are not streamed; token counts are 0 where the server does not tell.
+        replies are not streamed; token counts are 0 where the server does not tell. `cancel` keeps a second request
+        from being sent; the first one is waited for.
         """
         if mode != "exact":
             raise RemoteError(
@@ -82,6 +85,8 @@ class RemoteModel:
         first = self._complete(messages, adapter, checked, max_tokens)
         if checked is None or first.stop == "length" or not (problems := reply_problems(first.text, checked)):
             return first
+        if cancel is not None and cancel.is_set():
+            raise Cancelled("the question was cancelled while the server was answering")
         again = [*messages, {"role": "assistant", "content": first.text}, _complaint(problems)]
         second = _added(first, self._complete(again, adapter, checked, max_tokens))
         if second.stop != "length" and (problems := reply_problems(second.text, checked)):
