@@ -108,6 +108,17 @@ def test_order_of_blocks_matters_and_is_kept(tiny: Reader) -> None:
     assert torch.equal(values, torch.cat((one.values, two.values), 2))
 
 
+@pytest.mark.parametrize("stored", ["int8", "float16", "float32"])
+def test_placing_a_block_leaves_what_is_kept_of_it_alone(tiny: Reader, stored: Stored) -> None:
+    (full,) = encode_blocks(tiny.weights, [[5, 6, 7, 9, 4]])
+    kept = pack(full, stored)
+    before = {name: tensor.clone() for name, tensor in kept.tensors().items()}
+    first, _ = assemble(tiny.weights, [kept, kept])
+    again, _ = assemble(tiny.weights, [kept, kept])
+    assert torch.equal(first, again)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in kept.tensors().items())
+
+
 def test_batches_hold_every_block_once_within_the_limit() -> None:
     lengths = {"a": 1500, "b": 10, "c": 600, "d": 3000, "e": 12}
     found = batches(lengths)
