@@ -28,7 +28,9 @@ def parts(reader: Reader, asked: list[tuple[str | None, str, bool, int]]) -> Par
     class Noting:
         model, digest, chat = reader.model, reader.digest, reader.chat
 
-        def generate(self, prompt, *, adapter=None, mode="exact", constraint=None, masked=True, max_tokens=256):  # type: ignore[no-untyped-def]
+        def generate(  # type: ignore[no-untyped-def]
+            self, prompt, *, adapter=None, mode="exact", constraint=None, masked=True, max_tokens=256, cancel=None
+        ):
             asked.append((adapter, mode, masked, len(constraint.passages)))
             return reader.generate(
                 prompt, adapter=adapter, mode=mode, constraint=constraint, masked=masked, max_tokens=max_tokens

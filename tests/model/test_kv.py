@@ -127,6 +127,13 @@ def test_batches_hold_every_block_once_within_the_limit() -> None:
     assert len(found) < len(lengths)
 
 
+def test_short_blocks_do_not_wait_for_long_ones_in_one_batch() -> None:
+    lengths = {f"label {i}": 3 for i in range(5)} | {f"passage {i}": 240 + i for i in range(5)}
+    found = batches(lengths)
+    assert [len(batch) for batch in found] == [5, 5]
+    assert sum(len(batch) * max(lengths[n] for n in batch) for batch in found) <= 1.02 * sum(lengths.values())
+
+
 def test_a_block_is_named_by_its_text() -> None:
     assert make_block("rent", [1]).text == make_block("rent", [2]).text != make_block("rents", [1]).text
 

@@ -30,6 +30,9 @@ SCALES = torch.float16
 BATCH_TOKENS = 2048
 """Padded tokens encoded in one forward pass: enough to fill two cores, small enough for a laptop's memory."""
 
+PADDED = 0.25
+"""Share of a batch that may be padding."""
+
 LAYERS = 10
 """Layers of a block that are put in place together: 2 MB of a passage of the default model."""
 
@@ -149,13 +152,17 @@ def encode_blocks(weights: Weights, blocks: Sequence[Sequence[int]]) -> list[Blo
 
 def batches(lengths: dict[str, int]) -> list[list[str]]:
     """Names of blocks by length, in groups whose rows times longest row stay within BATCH_TOKENS (one row may be
-    longer alone)."""
+    longer alone) and are no more than PADDED of padding: a passage's label is a block too, of three tokens."""
     found: list[list[str]] = []
+    tokens = 0
     for name in sorted(lengths, key=lambda n: (lengths[n], n)):
-        if found and (len(found[-1]) + 1) * lengths[name] <= BATCH_TOKENS:
+        padded = (len(found[-1]) + 1) * lengths[name] if found else 0
+        if found and padded <= BATCH_TOKENS and padded - tokens - lengths[name] <= PADDED * padded:
             found[-1].append(name)
+            tokens += lengths[name]
         else:
             found.append([name])
+            tokens = lengths[name]
     return found
 
 
