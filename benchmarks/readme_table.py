@@ -1,7 +1,8 @@
-"""The 2x2 table of README.md, written from a committed report: `python benchmarks/readme_table.py`.
+"""The tables of README.md, written from committed reports: `python benchmarks/readme_table.py`.
 
 Knows nothing of how the numbers were measured. `make demo` writes demo/report.json; copied to
-benchmarks/results/demo-report.json it becomes the table. `--check` only says whether README.md is up to date.
+benchmarks/results/demo-report.json it becomes the 2x2. speed.py writes the other report itself. `--check` only says
+whether README.md is up to date.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.table import goals, notes
+
 ROOT = Path(__file__).resolve().parents[1]
-REPORT = ROOT / "benchmarks" / "results" / "demo-report.json"
+RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
-BEGIN, END = "<!-- demo table: begin -->", "<!-- demo table: end -->"
 
 Cell = Mapping[str, float]
 
@@ -56,12 +58,37 @@ def block(report: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", *_notes(report)])
 
 
-def replaced(text: str, table: str) -> str:
-    """`text` with everything between the marks replaced. Raises ValueError where they do not stand there once each."""
-    if (text.count(BEGIN), text.count(END)) != (1, 1) or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"{BEGIN!r} and {END!r} must stand once each, in this order")
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{table}\n\n{END}{rest.split(END)[1]}"
+def speed_block(report: Mapping[str, Any]) -> str:
+    """The Markdown of what the speed benchmark asks and what was reached."""
+    return f"{goals(report['goals'])}\n\n{notes(report)}"
+
+
+TABLES: tuple[tuple[str, str, Callable[[Mapping[str, Any]], str]], ...] = (
+    ("demo", "demo-report.json", block),
+    ("speed", "speed.json", speed_block),
+)
+"""Name of a table's marks, its report, and what makes the one of the other."""
+
+
+def marks(name: str) -> tuple[str, str]:
+    """What stands before and behind the table called `name`."""
+    return f"<!-- {name} table: begin -->", f"<!-- {name} table: end -->"
+
+
+def replaced(text: str, table: str, name: str = "demo") -> str:
+    """`text` with everything between the marks of `name` replaced. ValueError where they do not stand there once."""
+    begin, end = marks(name)
+    if (text.count(begin), text.count(end)) != (1, 1) or text.index(begin) > text.index(end):
+        raise ValueError(f"{begin!r} and {end!r} must stand once each, in this order")
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n\n{table}\n\n{end}{rest.split(end)[1]}"
+
+
+def written(text: str) -> str:
+    """`text` with every table made from its report."""
+    for name, report, make in TABLES:
+        text = replaced(text, make(json.loads((RESULTS / report).read_text("utf-8"))), name)
+    return text
 
 
 def _notes(report: Mapping[str, Any]) -> list[str]:
@@ -87,11 +114,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the README is out of date")
     options = parser.parse_args(arguments)
-    if not REPORT.is_file():
-        print(f"no {REPORT.relative_to(ROOT)}: run `make demo` and copy demo/report.json there", file=sys.stderr)
+    if missing := [report for _, report, _ in TABLES if not (RESULTS / report).is_file()]:
+        print(f"not in {RESULTS.relative_to(ROOT)}: {', '.join(missing)}", file=sys.stderr)
         return 1
     present = README.read_text("utf-8")
-    wanted = replaced(present, block(json.loads(REPORT.read_text("utf-8"))))
+    wanted = written(present)
     if options.check:
         print("up to date" if wanted == present else "README.md is out of date: run benchmarks/readme_table.py")
         return int(wanted != present)

@@ -224,7 +224,9 @@ def table() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as path:
+        path.syspath_prepend(str(ROOT / "benchmarks"))
+        spec.loader.exec_module(module)
     return module
 
 
@@ -275,10 +277,11 @@ def test_the_notes_say_where_the_numbers_come_from(table: ModuleType) -> None:
 
 
 def test_only_what_stands_between_the_marks_is_replaced(table: ModuleType) -> None:
-    text = f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n"
-    assert table.replaced(text, "new") == f"before\n{table.BEGIN}\n\nnew\n\n{table.END}\nafter\n"
+    begin, end = table.marks("demo")
+    text = f"before\n{begin}\nold\n{end}\nafter\n"
+    assert table.replaced(text, "new") == f"before\n{begin}\n\nnew\n\n{end}\nafter\n"
     assert table.replaced(table.replaced(text, "other"), "new") == table.replaced(text, "new")
-    for broken in ("nothing", f"{table.END}\n{table.BEGIN}", text + table.BEGIN):
+    for broken in ("nothing", f"{end}\n{begin}", text + begin):
         with pytest.raises(ValueError, match="once each"):
             table.replaced(broken, "new")
 
@@ -293,11 +296,12 @@ def test_the_script_writes_and_checks_the_readme(
     table: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table, "ROOT", tmp_path)
-    monkeypatch.setattr(table, "REPORT", tmp_path / "report.json")
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
     monkeypatch.setattr(table, "README", tmp_path / "README.md")
-    (tmp_path / "README.md").write_text(f"# Title\n{table.BEGIN}\n{table.END}\n")
-    assert table.main([]) == 1  # no report yet
-    (tmp_path / "report.json").write_text(json.dumps(REPORT))
+    (tmp_path / "README.md").write_text("# Title\n" + "\n".join((*table.marks("demo"), *table.marks("speed"))))
+    (tmp_path / "demo-report.json").write_text(json.dumps(REPORT))
+    assert table.main([]) == 1  # one report is not there yet
+    (tmp_path / "speed.json").write_text((ROOT / "benchmarks" / "results" / "speed.json").read_text("utf-8"))
     assert table.main(["--check"]) == 1
     assert WANTED not in (tmp_path / "README.md").read_text()
     assert table.main([]) == 0
@@ -305,12 +309,10 @@ def test_the_script_writes_and_checks_the_readme(
     assert table.main(["--check"]) == 0
 
 
-def test_the_readme_shows_the_committed_report(table: ModuleType) -> None:
+def test_the_readme_shows_the_committed_reports(table: ModuleType) -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
-    if not table.REPORT.is_file():
-        assert "Not measured" in readme.split(table.BEGIN)[1].split(table.END)[0]
-        return
-    assert table.replaced(readme, table.block(json.loads(table.REPORT.read_text("utf-8")))) == readme
+    assert table.written(readme) == readme
+    assert "| first token, 5 passages warm" in readme
 
 
 @pytest.mark.parametrize(

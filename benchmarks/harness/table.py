@@ -14,12 +14,12 @@ SHOWN_STAGES = 12
 def render(report: Mapping[str, Any]) -> str:
     """What was asked and reached, every figure with its spread, where an answer's time goes, how near the limits."""
     parts = [
-        _goals(report["goals"]),
+        goals(report["goals"]),
         *(_figures(name, figures) for name, figures in report["figures"].items()),
         _profile(report.get("profile")),
         _limits(report.get("limits", {})),
         _peers(report["peers"]),
-        _notes(report),
+        notes(report),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -33,9 +33,10 @@ def number(value: float | None) -> str:
     return f"{value:,.{digits}f}"
 
 
-def _goals(goals: Sequence[Mapping[str, Any]]) -> str:
+def goals(found: Sequence[Mapping[str, Any]]) -> str:
+    """What was asked and what was reached."""
     lines = ["| | asked | measured | rounds, lowest to highest | against | reached |", "|---|---:|---:|---:|---|---|"]
-    for goal in goals:
+    for goal in found:
         span = f"{number(goal['low'])} to {number(goal['high'])}" if goal["measured"] is not None else goal["note"]
         met = {True: "yes", False: "no", None: "–"}[goal["met"]]
         shown = number(goal["measured"])
@@ -124,7 +125,7 @@ def _plain(value: Any) -> str:
     return number(value) if isinstance(value, float) else str(value)
 
 
-def _notes(report: Mapping[str, Any]) -> str:
+def notes(report: Mapping[str, Any]) -> str:
     place, asked = report["environment"], report["asked"]
     whole = ""
     if asked.get("questions"):
