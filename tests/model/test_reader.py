@@ -185,3 +185,7 @@ def test_the_adapter_asked_for_least_lately_is_given_up(tiny: Reader, tmp_path: 
     for name in "abcad":
         tiny.load_adapter(name, tmp_path / name)
     assert list(tiny.adapters) == ["c", "a", "d"]
+    given = prompt(tiny)
+    again = tiny.generate(given, adapter="b", max_tokens=4)  # given up meanwhile: loaded again, no error
+    assert "b" in tiny.adapters
+    assert tiny.generate(given, adapter="b", max_tokens=4).text == again.text

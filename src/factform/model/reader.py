@@ -103,6 +103,7 @@ class Reader:
         self.adapters: OrderedDict[str, Weights] = OrderedDict()
         self.drafts = True
         self.schedule = Scheduler()
+        self._folders: dict[str, Path] = {}
         self._adapting = threading.Lock()
 
     @classmethod
@@ -141,6 +142,7 @@ class Reader:
     def load_adapter(self, name: str, folder: Path) -> None:
         """Load the adapter in `folder` under `name`; a name already loaded is left as it is (adapters never change)."""
         with self._adapting:
+            self._folders[name] = folder
             if name in self.adapters:
                 self.adapters.move_to_end(name)
             else:
@@ -247,9 +249,11 @@ class Reader:
         """The weights that read and write the tail: the base's, or those with an adapter merged in."""
         if name is None:
             return self.weights
-        if name not in self.adapters:
-            raise ModelError(f"adapter {name!r} is not loaded; loaded are {sorted(self.adapters) or 'none'}")
-        return self.adapters[name]
+        while (held := self.adapters.get(name)) is None:
+            if name not in self._folders:
+                raise ModelError(f"adapter {name!r} is not loaded; loaded are {sorted(self.adapters) or 'none'}")
+            self.load_adapter(name, self._folders[name])  # others were loaded since and this one was given up for them
+        return held
 
     def _watcher(self, constraint: Constraint | None) -> Matcher | None:
         """A matcher of the contract's form alone, whatever the passages."""
