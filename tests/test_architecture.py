@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "factform"
 
-VOCABULARY = {"", "records", "errors", "ids", "jsonvalue", "hardware"}
+VOCABULARY = {"", "records", "errors", "ids", "jsonvalue", "hardware", "caches", "compute"}
 """What every room may import; "" is the package itself, which holds the version."""
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -24,10 +24,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ids": set(),
     "jsonvalue": set(),
     "hardware": set(),
+    "caches": set(),
+    "compute": set(),
+    "int8": {"ids", "hardware", "caches", "compute"},
     "settings": {"errors"},
     "sources": {"records", "errors"},
-    "facts": VOCABULARY | {"settings"},
-    "model": VOCABULARY | {"settings"},
+    "facts": VOCABULARY | {"settings", "int8"},
+    "model": VOCABULARY | {"settings", "int8"},
     "measure": VOCABULARY | {"settings"},
     "audit": VOCABULARY | {"settings"},
     "form": VOCABULARY | {"settings", "model"},
@@ -39,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "opened": VOCABULARY | {"settings", "facts", "model", "audit", "answer", "encoded"},
     "project": VOCABULARY
     | {"settings", "sources", "facts", "model", "form", "audit", "measure", "answer", "evaluation", "tuning"}
-    | {"encoded", "health", "opened"},
+    | {"encoded", "health", "opened", "int8"},
     "cli": VOCABULARY | {"settings", "facts", "model", "form", "audit", "measure", "tuning", "project"},
     "__main__": {"cli"},
 }

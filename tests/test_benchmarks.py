@@ -385,6 +385,15 @@ def test_limits_divide_what_was_reached_by_what_is_possible(parts: dict[str, Mod
     assert parts["summary"].limits([{}], 5, 250) == {}
 
 
+def test_limits_in_8_bit_count_both_digits_and_attention_in_fp32(parts: dict[str, ModuleType]) -> None:
+    held = round_of()
+    held["factform"]["settings"]["dtype"] = "int8"
+    held["factform"]["roofline"]["int8_op_s"] = 8e11
+    got = parts["summary"].limits([held], 5, 250)
+    assert got["tail_ms_at_limit"] == pytest.approx((40 * 2e8 + 5e7) / 4e8 + 40 * 1250 * 8e4 / 2e8)
+    assert got["cold_ms_at_limit"] == pytest.approx(1250 * (2e8 / 4e8 + 125 * 8e4 / 2e8))
+
+
 def test_figures_are_pooled_over_rounds(parts: dict[str, ModuleType]) -> None:
     rounds = [round_of(), round_of(3.0)]
     figures = parts["summary"].measured(rounds, (5,), 20)

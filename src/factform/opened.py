@@ -80,11 +80,11 @@ class Opened:
         import torch
 
         from factform.model.fetch import fetch_model
-        from factform.model.probe import choose, use_threads
+        from factform.model.probe import choose, set_threads, use_threads
         from factform.model.reader import Reader
 
         if self.settings.model.threads:
-            torch.set_num_threads(self.settings.model.threads)
+            set_threads(self.settings.model.threads)
         else:
             use_threads(choose().threads)
         name, dtype = self.settings.model.language, self.settings.model.dtype
@@ -95,6 +95,7 @@ class Opened:
             digest=files.digest,
             dtype=None if dtype == "auto" else getattr(torch, dtype),
             int8_decode=self.settings.model.decode == "int8",
+            native=self.settings.model.native == "auto",
             keep=self.encoded.keep,
         )
 
@@ -114,7 +115,8 @@ class Opened:
         embedder = fetch_model(self.settings.model.embedder, progress=self.fetching).folder
         if name == "auto" and not belongs_to(folder, embedder):
             return None
-        return EvidenceModel.open(folder, embedder)
+        native = self.settings.model.native == "auto"
+        return EvidenceModel.open(folder, embedder, native=native)
 
     @cached_property
     def encoded(self) -> EncodedPassages:

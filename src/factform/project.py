@@ -433,6 +433,7 @@ def machine() -> dict[str, Any]:
     """What this machine computes with; its speed is measured again, and the choice kept for the next start."""
     import torch
 
+    from factform.int8.build import native
     from factform.model.probe import choose, cores
 
     choice = choose(again=True)
@@ -443,6 +444,8 @@ def machine() -> dict[str, Any]:
         "threads": choice.threads,
         "dtype": choice.dtype,
         "int8": choice.int8,
+        "native": choice.native,
+        "native_missing": native().reason,
         "cuda": torch.cuda.is_available(),
         "sqlite": sqlite3.sqlite_version,
     }

@@ -22,8 +22,9 @@ _STRICT = ConfigDict(extra="forbid", frozen=True)
 class ModelSettings(BaseModel):
     """Which models: a name the project knows, a Hugging Face id, a folder; or a URL for the language model.
 
-    `decode`: "int8" writes answers with the weights in 8 bit on a CPU, "full" in `dtype` as they are read. `threads` 0
-    leaves their number to OMP_NUM_THREADS or, without it, to what was fastest on this machine.
+    `decode`: "int8" takes the weights in 8 bit on a CPU, "full" in `dtype`. `native`: "auto" compiles a library for
+    that where there is a C++ compiler; with "off", or without one, torch reads in `dtype` and only writes in 8 bit.
+    `threads` 0 leaves their number to OMP_NUM_THREADS or, without it, to what was fastest on this machine.
     Passages are encoded once (`warm`: when they are added, when first used, or "off": for one answer only) and kept in
     `kv_dtype`, in memory up to `kv_budget_mb`, on disk up to `kv_disk_mb` (0: not at all).
     """
@@ -33,6 +34,7 @@ class ModelSettings(BaseModel):
     embedder: str = "minilm-l6"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     decode: Literal["int8", "full"] = "int8"
+    native: Literal["auto", "off"] = "auto"
     threads: int = Field(default=0, ge=0, le=1024)
     kv_dtype: Literal["auto", "int8", "float16", "float32"] = "auto"
     kv_budget_mb: int = Field(default=1024, ge=16)

@@ -33,6 +33,7 @@ from factform.facts.evidence import (
     unpack,
 )
 from factform.ids import chunk_id, sha256_file, sha256_text
+from factform.int8.build import native as library
 from factform.records import Chunk, Hit, SearchResult
 
 CONFIG = BertConfig(32, 2, 4, 256, 1e-12)
@@ -84,7 +85,9 @@ def folders(tmp_path: Path, tiny_embedder_dir: Path) -> tuple[Path, Path]:
     )
     tokenizer.save(str(embedder / "tokenizer.json"))
     raw = json.loads((tiny_embedder_dir / "config.json").read_text("utf-8"))
-    (embedder / "config.json").write_text(json.dumps({**raw, "num_hidden_layers": CONFIG.num_hidden_layers}))
+    (embedder / "config.json").write_text(
+        json.dumps({**raw, "num_hidden_layers": CONFIG.num_hidden_layers, "num_attention_heads": 2})
+    )
     weights = random_bert(tokenizer.get_vocab_size())
     save_file(weights, embedder / "model.safetensors")
     g = torch.Generator().manual_seed(3)
@@ -138,13 +141,25 @@ def test_the_forward_pass_is_that_of_transformers() -> None:
     assert torch.allclose(got[1, :5], alone[0], atol=1e-5)  # padding changes nothing
 
 
-def test_a_passage_is_read_alike_alone_and_among_others(model: EvidenceModel) -> None:
+@pytest.mark.parametrize(("native", "near"), [(False, 1e-4), (True, 1e-4)])
+def test_a_passage_is_read_alike_alone_and_among_others(folders: tuple[Path, Path], native: bool, near: float) -> None:
+    model = EvidenceModel.open(*folders, native=native)
     together = model.read("What is the rent?", [("Lease", text) for text in TEXTS])
     for text, reading in zip(TEXTS, together, strict=True):
         (alone,) = model.read("What is the rent?", [("Lease", text)])
-        assert alone.answers == pytest.approx(reading.answers, abs=1e-4)
-        assert alone.none == pytest.approx(reading.none, abs=1e-4)
+        assert alone.answers == pytest.approx(reading.answers, abs=near)
+        assert alone.none == pytest.approx(reading.none, abs=near)
         assert [s[:2] for s in alone.spans] == [s[:2] for s in reading.spans]
+
+
+@pytest.mark.skipif(library().library is None, reason=library().reason)
+def test_the_compiled_library_reads_as_torch_does(folders: tuple[Path, Path]) -> None:
+    """With random weights, so that the 8 bits of its input show."""
+    passages = [("Lease", text) for text in TEXTS]
+    ours, torchs = (EvidenceModel.open(*folders, native=native).read("Rent?", passages) for native in (True, False))
+    size = max(abs(r.answers) for r in torchs)
+    assert [r.answers for r in ours] == pytest.approx([r.answers for r in torchs], abs=0.2 * size)
+    assert [r.answers for r in ours] != [r.answers for r in torchs]
 
 
 @given(st.integers(1, 40), st.integers(0, 2**31), st.integers(1, 6))
@@ -314,3 +329,15 @@ def test_the_model_that_ships_finds_an_answer_and_misses_none_that_is_not_there(
     assert got.answerable is not None
     assert missing.answerable is not None
     assert missing.answerable < model.calibration.refuse_below < got.answerable
+
+
+def test_a_calibration_of_another_length_is_refused(folders: tuple[Path, Path]) -> None:
+    own, embedder = folders
+    card = json.loads((own / "evidence.json").read_text("utf-8"))
+    for weights, problem in (([0.1] * 5, None), ([0.1] * 4, "4 weights, not 5")):
+        (own / "evidence.json").write_text(json.dumps({**card, "calibration": {**CALIBRATION, "right": weights}}))
+        if problem is None:
+            assert len(EvidenceModel.open(own, embedder).calibration.right) == 5
+        else:
+            with pytest.raises(ModelError, match=problem):
+                EvidenceModel.open(own, embedder)

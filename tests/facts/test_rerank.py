@@ -10,6 +10,7 @@ import pytest
 from hash_encoder import HashEncoder
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from factform.facts.embed import Vectors
 from factform.facts.index import Row, search_text
@@ -38,13 +39,19 @@ def scored(key: str, text: str, score: float, title: str = "") -> Scored:
     return Scored(Row(chunk(key, text, title), ()), score, {"fused": score})
 
 
-@given(st.integers(0, 5), st.integers(0, 5), st.integers(0, 99))
-def test_maxsim_is_the_mean_of_best_matches(questions: int, passages: int, seed: int) -> None:
+@given(st.integers(0, 5), st.lists(st.integers(0, 5), max_size=4), st.integers(0, 99))
+def test_maxsim_is_the_mean_of_best_matches(questions: int, passages: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     q = rng.normal(size=(questions, 4)).astype(np.float32)
-    p = rng.normal(size=(passages, 4)).astype(np.float16)
-    best = [max(sum(float(a) * float(b) for a, b in zip(x, y, strict=True)) for y in p) for x in q] if passages else []
-    assert maxsim(q, p) == pytest.approx(sum(best) / len(best) if best else 0.0, abs=1e-5)
+    given = [rng.normal(size=(count, 4)).astype(np.float16) for count in passages]
+
+    def mean_of_best(p: NDArray[np.float16]) -> float:
+        if not len(p) or not len(q):
+            return 0.0
+        best = [max(sum(float(a) * float(b) for a, b in zip(x, y, strict=True)) for y in p) for x in q]
+        return sum(best) / len(best)
+
+    assert maxsim(q, given) == pytest.approx([mean_of_best(p) for p in given], abs=1e-5)
 
 
 def test_rerank_mixes_reorders_and_keeps_the_tail() -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from factform.int8.build import native
+from factform.int8.packed import pack
+from factform.int8.quantize import Int8, int8_product
 from factform.model.choose import BoundedScores, FullScores, score
 from factform.model.llama import _small_head, with_small
-from factform.model.quantize import int8_product
 from factform.model.reader import Reader
 
 VOCABULARY, SIZE = 300, 24
 
 
-def both(seed: int, spread: float) -> tuple[FullScores, BoundedScores, torch.Tensor, torch.Tensor]:
+def both(
+    seed: int, spread: float, *, packed: bool = False
+) -> tuple[FullScores, BoundedScores, torch.Tensor, torch.Tensor]:
     """Three states, the last two nearly alike, under a head whose rows lie close together where `spread` is small."""
     g = torch.Generator().manual_seed(seed)
     head = torch.randn(1, SIZE, generator=g) + spread * torch.randn(VOCABULARY, SIZE, generator=g)
@@ -22,13 +29,18 @@ def both(seed: int, spread: float) -> tuple[FullScores, BoundedScores, torch.Ten
     hidden = 5 * torch.randn(3, SIZE, generator=g) * torch.rand(1, SIZE, generator=g) ** 4
     hidden[2] = hidden[1] + 1e-4
     small = _small_head(head)
-    bounded = BoundedScores(hidden, head, small, int8_product(hidden, small.matrix))
+    assert isinstance(small.matrix, Int8)
+    about = int8_product(hidden, small.matrix)
+    if packed:
+        small = replace(small, matrix=pack(small.matrix))
+    bounded = BoundedScores(hidden, head, small, about)
     return FullScores(hidden.double() @ head.double().T), bounded, hidden, head
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @given(st.integers(0, 2**31), st.sampled_from([1.0, 0.1, 0.001]), st.sampled_from([1, 5, 290]))
-def test_the_choice_is_the_full_heads(seed: int, spread: float, allowed: int) -> None:
-    full, bounded, _, _ = both(seed, spread)
+def test_the_choice_is_the_full_heads(packed: bool, seed: int, spread: float, allowed: int) -> None:
+    full, bounded, _, _ = both(seed, spread, packed=packed and native().library is not None)
     mask = torch.zeros(VOCABULARY, dtype=torch.bool)
     mask[torch.randperm(VOCABULARY, generator=torch.Generator().manual_seed(seed))[:allowed]] = True
     for place in range(3):

@@ -39,18 +39,23 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Weights, Path]:
     """A model of transformers with random weights, norms and biases included, and ours from the files it wrote."""
-    transformers = pytest.importorskip("transformers")
     name, changes = FAMILIES[request.param]
-    torch.manual_seed(3)
-    config = getattr(transformers, f"{name}Config")(**{**SIZES, **changes})
-    theirs = getattr(transformers, f"{name}ForCausalLM")(config).eval()
+    folder = tmp_path_factory.mktemp("family") / "model"
+    theirs = random_model(name, {**SIZES, **changes}, folder, seed=3)
+    return theirs, load_weights(folder, dtype=torch.float32), folder
+
+
+def random_model(name: str, sizes: dict[str, Any], folder: Path, *, seed: int) -> Any:
+    """A model of transformers with random weights, norms and biases included, also written into `folder`."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(seed)
+    theirs = getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, f"{name}Config")(**sizes)).eval()
     with torch.no_grad():
         for key, tensor in theirs.named_parameters():
             if "norm" in key or key.endswith("bias"):
                 tensor.copy_(torch.rand_like(tensor) + 0.5)
-    folder = tmp_path_factory.mktemp("family") / "model"
     theirs.save_pretrained(folder)
-    return theirs, load_weights(folder, dtype=torch.float32), folder
+    return theirs
 
 
 def random_tokens(count: int, seed: int) -> list[int]:

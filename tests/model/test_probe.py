@@ -47,6 +47,19 @@ def test_within_noise_the_safe_choice_is_made(change: dict[str, float], chosen: 
     assert (choice.threads, choice.dtype, choice.int8) == chosen
 
 
+@pytest.mark.parametrize(
+    ("times", "chosen"),
+    [
+        ({}, False),  # no library here
+        ({"read native, 2 threads": 0.2, "write native, 2 threads": 0.1}, True),
+        ({"read native, 2 threads": 0.3, "write native, 2 threads": 0.1}, False),  # bfloat16 reads faster
+        ({"read native, 2 threads": 0.2, "write native, 2 threads": 0.2}, False),  # torch writes faster
+    ],
+)
+def test_the_native_library_is_used_where_it_is_faster_at_both(times: dict[str, float], chosen: bool) -> None:
+    assert decide({**QUIET, **times}, [1, 2], exact=True).native is chosen
+
+
 def test_sums_that_are_not_exact_are_not_used() -> None:
     assert decide(QUIET, [1, 2], exact=False).int8 is False
 

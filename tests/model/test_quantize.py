@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from factform.int8.quantize import STEPS, product, quantize
 from factform.model.kvstore import Keep
 from factform.model.llama import merged, with_small
 from factform.model.lora import new_adapter
 from factform.model.probe import Choice
-from factform.model.quantize import STEPS, product, quantize
 from factform.model.reader import Reader
 from factform.records import Prompt
 

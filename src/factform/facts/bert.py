@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from factform.errors import ModelError
+from factform.int8.encoder import PackedEncoder
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,18 @@ def pad(rows: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None = N
     return Batch(ids, mask, segments)
 
 
-def forward(config: BertConfig, weights: Mapping[str, Tensor], batch: Batch) -> Tensor:
+def forward(
+    config: BertConfig, weights: Mapping[str, Tensor], batch: Batch, *, encoder: PackedEncoder | None = None
+) -> Tensor:
     """Last hidden states [rows, width, hidden] in the weights' dtype, differentiable in them.
 
-    Names are those of a Hugging Face BertModel without its pooler.
+    Names are those of a Hugging Face BertModel without its pooler. With an `encoder` its layers are computed by that,
+    in 8 bit; states of padding are then 0.
     """
     x = _embeddings(config, weights, batch)
+    if encoder is not None:
+        states = encoder.read(x[batch.mask], batch.mask.sum(1).tolist())
+        return torch.zeros_like(x).masked_scatter_(batch.mask[:, :, None], states)
     bias = None if bool(batch.mask.all()) else batch.mask[:, None, None, :]
     for layer in range(config.num_hidden_layers):
         x = _layer(config, weights, x, bias, f"encoder.layer.{layer}.")

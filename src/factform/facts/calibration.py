@@ -13,6 +13,10 @@ MOST_LEAD = 10.0
 """Lead of a span over every other, at most: what it is where no other was read."""
 
 
+FEATURES = 5
+"""Numbers that a span's probability of being right is made of."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """What the model says of one passage: logits, and the best spans `(start, end, score)` of its text, best first.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
+from factform import compute
 from factform.errors import ModelError
 from factform.facts.bert import BertConfig, forward, pad, read_bert_config
 from factform.hardware import has_fast_bf16
@@ -86,7 +88,8 @@ class Embedder:
                 MAX_LENGTH,
             ]
             # "bert." is there when a BertModel was saved as part of a larger model.
-            return cls(config, {k.removeprefix("bert."): v for k, v in weights.items()}, tokenizer, sha256_json(parts))
+            named = {k.removeprefix("bert."): v for k, v in weights.items()}
+            return compute.run(lambda: cls(config, named, tokenizer, sha256_json(parts)))
         except (OSError, SafetensorError, UnicodeDecodeError, ModelError) as error:
             raise ModelError(f"the embedder in {folder} cannot be read: {error}; fetch it again") from error
 
@@ -136,10 +139,14 @@ class Embedder:
         encodings = self._tokenizer.encode_batch_fast(list(texts))
         order = sorted(range(len(texts)), key=lambda i: (len(encodings[i].ids), i))
         for first in range(0, len(order), BATCH):
-            places = order[first : first + BATCH]
-            hidden = self._forward([encodings[i].ids for i in places])
-            for row, place in enumerate(places):
-                keep(place, hidden[row, : len(encodings[place].ids)], encodings[place])
+            compute.run(partial(self._run_batch, encodings, order[first : first + BATCH], keep))
+
+    def _run_batch(
+        self, encodings: Sequence[Encoding], places: Sequence[int], keep: Callable[[int, Tensor, Encoding], None]
+    ) -> None:
+        hidden = self._forward([encodings[i].ids for i in places])
+        for row, place in enumerate(places):
+            keep(place, hidden[row, : len(encodings[place].ids)], encodings[place])
 
     @torch.inference_mode()
     def _forward(self, rows: Sequence[Sequence[int]]) -> Tensor:

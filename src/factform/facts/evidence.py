@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,9 +24,11 @@ from safetensors.torch import load_file
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
+from factform import compute
 from factform.errors import ModelError
 from factform.facts.bert import BertConfig, forward, pad, read_bert_config
 from factform.facts.calibration import (
+    FEATURES,
     Calibration,
     Candidate,
     Reading,
@@ -39,6 +42,11 @@ from factform.facts.chunk import sentences
 from factform.facts.layout import trimmed
 from factform.facts.search import printable
 from factform.ids import sha256_file
+from factform.int8.build import native as library
+from factform.int8.encoder import EncoderLayer, PackedEncoder, fits
+from factform.int8.packed import Packed
+from factform.int8.packed import pack as to_panels
+from factform.int8.quantize import Int8
 from factform.records import Evidence, Hit, Proposal, SearchResult
 
 SHIPPED = Path(__file__).with_name("weights")
@@ -94,12 +102,19 @@ def encode_pair(tokenizer: Tokenizer, question: str, header: str, text: str) -> 
     return EncodedPair(encoding, range(places[0], places[-1] + 1) if places else range(0), len(above))
 
 
-def pair_scores(config: BertConfig, weights: Mapping[str, Tensor], pairs: Sequence[EncodedPair]) -> PairScores:
-    """Forward pass of question-passage pairs, differentiable in the weights.
+def pair_scores(
+    config: BertConfig,
+    weights: Mapping[str, Tensor],
+    pairs: Sequence[EncodedPair],
+    *,
+    encoder: PackedEncoder | None = None,
+) -> PairScores:
+    """Forward pass of question-passage pairs, differentiable in the weights. `encoder` as in `bert.forward`.
 
     The pair head reads the first token: [answers, relevant]. The span head reads every token: [start, end].
     """
-    hidden = forward(config, weights, pad([p.encoding.ids for p in pairs], [p.encoding.type_ids for p in pairs]))
+    batch = pad([p.encoding.ids for p in pairs], [p.encoding.type_ids for p in pairs])
+    hidden = forward(config, weights, batch, encoder=encoder)
     pair = F.linear(hidden[:, 0], weights["heads.pair.weight"], weights["heads.pair.bias"]).float()
     span = F.linear(hidden, weights["heads.span.weight"], weights["heads.span.bias"]).float()
     allowed = torch.zeros(hidden.shape[:2], dtype=torch.bool)
@@ -147,6 +162,40 @@ def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def encoder_of(config: BertConfig, packed: Mapping[str, Tensor]) -> PackedEncoder | None:
+    """The encoder's layers for the compiled library: the 8 bits they ship in. None where it is not there or they do not
+    fit it."""
+    names = ("attention.self.query", "attention.self.key", "attention.self.value")
+
+    def rows(layer: str, *maps: str) -> Packed:
+        values = torch.cat([packed[f"{layer}.{name}.weight"] for name in maps])
+        scales = torch.cat([packed[f"{layer}.{name}.weight{SCALES}"] for name in maps])
+        bias = torch.cat([packed[f"{layer}.{name}.bias"] for name in maps])
+        return to_panels(Int8(values, scales.float()), bias)
+
+    def norm(layer: str, name: str) -> Tensor:
+        return torch.stack([packed[f"{layer}.{name}.LayerNorm.{kind}"].float() for kind in ("weight", "bias")])
+
+    first = "encoder.layer.0.intermediate.dense.weight"
+    if first + SCALES not in packed:
+        return None  # not in 8 bit: computed as it is
+    inner = packed[first].shape[0]
+    if library().library is None or not fits(config.hidden_size, config.num_attention_heads, inner):
+        return None
+    layers = [f"encoder.layer.{index}" for index in range(config.num_hidden_layers)]
+    return PackedEncoder(
+        tuple(
+            EncoderLayer(
+                norm(layer, "attention.output"), norm(layer, "output"), rows(layer, *names),
+                rows(layer, "attention.output.dense"), rows(layer, "intermediate.dense"), rows(layer, "output.dense"),
+            )
+            for layer in layers
+        ),
+        config.num_attention_heads,
+        config.layer_norm_eps,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Card:
     """What evidence.json says: the digest of the weights the model was grown from, and the calibration."""
@@ -159,7 +208,9 @@ def read_card(folder: Path) -> Card:
     """The card of the model in `folder`. Raises ModelError."""
     try:
         raw = json.loads((folder / "evidence.json").read_text("utf-8"))
-        fitted = {**raw["calibration"], "right": tuple(raw["calibration"].get("right", ()))}
+        fitted = {**raw["calibration"], "right": tuple(map(float, raw["calibration"].get("right", ())))}
+        if len(fitted["right"]) not in (0, FEATURES):
+            raise ValueError(f"calibration.right has {len(fitted['right'])} weights, not {FEATURES}")
         return Card(str(raw["embedder_sha256"]), Calibration(**fitted))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"the evidence model in {folder} cannot be read: evidence.json: {error!r}") from error
@@ -180,15 +231,17 @@ class EvidenceModel:
         tokenizer: Tokenizer,
         calibration: Calibration,
         digest: str,
+        encoder: PackedEncoder | None = None,
     ):
         self.calibration, self.digest = calibration, digest
-        self._config, self._weights, self._tokenizer = config, weights, tokenizer
+        self._config, self._weights, self._tokenizer, self._encoder = config, weights, tokenizer, encoder
 
     @classmethod
-    def open(cls, folder: Path, embedder: Path) -> EvidenceModel:
+    def open(cls, folder: Path, embedder: Path, *, native: bool = True) -> EvidenceModel:
         """The model in `folder` (evidence.safetensors, evidence.json) over the embedder it was grown from.
 
-        Raises ModelError where a file is damaged or the embedder is another one.
+        With `native` the compiled library computes it, where there is one, else torch in fp32. Raises ModelError
+        where a file is damaged or the embedder is another one.
         """
         card = read_card(folder)
         try:
@@ -202,10 +255,9 @@ class EvidenceModel:
                 f"the evidence model in {folder} was grown from weights {card.embedder_sha256[:12]}, "
                 f'{embedder} holds {found[:12]}: set answer.evidence = "off", or train one for it (recipes/reader)'
             )
-        shared = {k.removeprefix("bert."): v.float() for k, v in base.items() if v.is_floating_point()}
-        weights = {**shared, **unpack(own)}
-        digest = sha256_file(folder / "evidence.safetensors")
-        return cls(read_bert_config(embedder), weights, pair_tokenizer(embedder), card.calibration, digest)
+        config, digest = read_bert_config(embedder), sha256_file(folder / "evidence.safetensors")
+        weights, encoder = compute.run(partial(_weights, config, own, base, native))
+        return cls(config, weights, pair_tokenizer(embedder), card.calibration, digest, encoder)
 
     def weigh(self, question: str, found: SearchResult, *, depth: int = DEPTH) -> SearchResult:
         """`found` with its first `depth` hits read, put in the order of their evidence, and the rest behind them."""
@@ -255,11 +307,24 @@ class EvidenceModel:
         pairs = [encode_pair(self._tokenizer, printable(question), header, text) for header, text in passages]
         found: dict[int, Reading] = {}
         for places in batches([len(p.encoding.ids) for p in pairs]):
-            with torch.inference_mode():
-                scores = pair_scores(self._config, self._weights, [pairs[i] for i in places])
-            for row, i in enumerate(places):
-                found[i] = _reading(scores, row, pairs[i], spans)
+            readings = compute.run(partial(self._read, [pairs[i] for i in places], spans))
+            found.update(zip(places, readings, strict=True))
         return [found[i] for i in range(len(pairs))]
+
+    @torch.inference_mode()
+    def _read(self, pairs: Sequence[EncodedPair], spans: int) -> list[Reading]:
+        scores = pair_scores(self._config, self._weights, pairs, encoder=self._encoder)
+        return [_reading(scores, row, pair, spans) for row, pair in enumerate(pairs)]
+
+
+def _weights(
+    config: BertConfig, own: Mapping[str, Tensor], base: Mapping[str, Tensor], native: bool
+) -> tuple[dict[str, Tensor], PackedEncoder | None]:
+    """Weights in fp32 from the model's `own` and its embedder's, and the encoder that needs none of them, if any."""
+    shared = {k.removeprefix("bert."): v.float() for k, v in base.items() if v.is_floating_point()}
+    encoder = encoder_of(config, own) if native else None
+    used = {name: t for name, t in own.items() if encoder is None or not name.startswith("encoder.")}
+    return {**shared, **unpack(used)}, encoder
 
 
 def batches(lengths: Sequence[int]) -> list[list[int]]:

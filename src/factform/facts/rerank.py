@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from factform import compute
 from factform.facts.embed import Encoder, Vectors
 from factform.facts.index import search_text
 from factform.facts.search import Scored, ranked
@@ -69,11 +71,23 @@ class TokenVectors:
             self._size -= dropped.nbytes
 
 
-def maxsim(question: Vectors, passage: NDArray[np.float16]) -> float:
-    """Mean over the question's tokens of the best cosine with any token of the passage (ColBERT's, averaged)."""
-    if not len(question) or not len(passage):
-        return 0.0
-    return float((question @ passage.astype(np.float32).T).max(axis=1).mean())
+def maxsim(question: Vectors, passages: Sequence[NDArray[np.float16]]) -> list[float]:
+    """Of each passage the mean over the question's tokens of the best cosine with any of its tokens (ColBERT's,
+    averaged); 0 where either has none.
+
+    By torch, in the process's thread for computing: numpy's BLAS brings threads of its own, which go on waiting
+    actively and take a core from whatever is computed next.
+    """
+    lengths = [len(passage) for passage in passages]
+    if not len(question) or not sum(lengths):
+        return [0.0] * len(passages)
+    tokens = torch.from_numpy(np.concatenate(passages))
+
+    def best() -> list[float]:
+        parts = torch.split(tokens.to(torch.float32) @ torch.from_numpy(question).T, lengths)
+        return [float(part.amax(0).mean()) if len(part) else 0.0 for part in parts]
+
+    return compute.run(best)
 
 
 def rerank(scored: Sequence[Scored], question: Vectors, encoder: Encoder, cache: TokenVectors) -> list[Scored]:
@@ -81,8 +95,7 @@ def rerank(scored: Sequence[Scored], question: Vectors, encoder: Encoder, cache:
     head, tail = list(scored[:DEPTH]), list(scored[DEPTH:])
     passages = cache.of([item.row.chunk for item in head], encoder)
     mixed = []
-    for item, passage in zip(head, passages, strict=True):
-        late = maxsim(question, passage)
+    for item, late in zip(head, maxsim(question, passages), strict=True):
         score = (1 - WEIGHT) * item.score + WEIGHT * late
         mixed.append(replace(item, score=score, scores={**item.scores, "maxsim": late}))
     return [*ranked(mixed), *tail]

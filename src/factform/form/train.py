@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from factform import compute
 from factform.errors import TrainingError
 from factform.form.dataset import TrainingRow
 from factform.ids import sha256_json
@@ -170,12 +172,7 @@ def train(
         batch = batch_rows(rows, settings, step)
         for group in state.optimizer.param_groups:
             group["lr"] = settings.learning_rate * schedule(step, steps, settings.warmup)
-        loss = backward(batch, weights, state.adapter, store, settings.accumulate)
-        if not math.isfinite(loss):
-            raise TrainingError(f"the loss at step {step + 1} is {loss}: lower the learning rate and start again")
-        torch.nn.utils.clip_grad_norm_(state.parameters, settings.clip)
-        state.optimizer.step()
-        state.optimizer.zero_grad(set_to_none=True)
+        loss = compute.run(partial(_learn, state, batch, weights, store, settings))
         state.losses.append(loss)
         state.step = step + 1
         tokens_done += sum(len(row.sequence) for row in batch)
@@ -199,6 +196,19 @@ def train(
         trained_tokens=tokens_done,
         seconds=time.perf_counter() - started,
     )
+
+
+def _learn(
+    state: _State, batch: Sequence[EncodedRow], weights: Weights, store: BlockStore, settings: TrainSettings
+) -> float:
+    """Move the adapter by the gradient of one batch; returns the loss before. TrainingError if it is not a number."""
+    loss = backward(batch, weights, state.adapter, store, settings.accumulate)
+    if not math.isfinite(loss):
+        raise TrainingError(f"the loss at step {state.step + 1} is {loss}: lower the learning rate and start again")
+    torch.nn.utils.clip_grad_norm_(state.parameters, settings.clip)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    return loss
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:

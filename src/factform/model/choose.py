@@ -12,11 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from factform.int8.packed import Packed, leaders
+from factform.int8.quantize import int8_product
 from factform.model.llama import SmallHead, Weights, logits
-from factform.model.quantize import int8_product
 
 MANY = 4096
 """Tokens left from which on gathering their rows costs more than the whole product. Usually it is one to forty."""
+
+
+FEW = 256
+"""Tokens left that the native library lists for every place at once; more are looked for again."""
 
 
 class Scores(Protocol):
@@ -61,10 +66,16 @@ class BoundedScores:
 
     def __init__(self, hidden: Tensor, head: Tensor, small: SmallHead, about: Tensor):
         self.hidden, self.head, self.small, self.about = hidden, head, small, about
-        self.lengths = hidden.to(torch.float32).norm(dim=-1).tolist()
+        lengths = hidden.to(torch.float32).norm(dim=-1)
+        self.lengths = lengths.tolist()
+        packed = isinstance(small.matrix, Packed)
+        self.leaders: list[Tensor | None] = [None] * len(hidden)
+        if packed:
+            self.leaders = leaders(about, small.off, lengths, FEW)
 
     def best(self, place: int) -> int:
-        return self._best(place, None)[0]
+        left = self.leaders[place]
+        return int(left[0]) if left is not None and len(left) == 1 else self._best(place, None)[0]
 
     def choose(self, place: int, allowed: Tensor | None) -> tuple[int, int, float]:
         own, score = token, _ = self._best(place, None)
@@ -75,12 +86,9 @@ class BoundedScores:
         return own, token, score - float(self.about[place].logsumexp(-1))
 
     def _best(self, place: int, allowed: Tensor | None) -> tuple[int, float]:
-        about, length = self.about[place], self.lengths[place]
-        if allowed is not None:
-            about = about.masked_fill(~allowed, float("-inf"))
-        top = about.argmax()
-        surely = about[top] - length * self.small.off[top]
-        left = (torch.add(about, self.small.off, alpha=length) >= surely).nonzero()[:, 0]
+        left = self.leaders[place]
+        if allowed is not None or left is None:
+            left = self._left(place, allowed)
         if len(left) > MANY:
             scores = F.linear(self.hidden[place], self.head)[left]
         else:  # in fp64 the sums are the same to the last bit of fp32, however many tokens are left
@@ -88,13 +96,24 @@ class BoundedScores:
         at = int(scores.argmax())
         return int(left[at]), float(scores[at])
 
+    def _left(self, place: int, allowed: Tensor | None) -> Tensor:
+        """Tokens that may be the likeliest."""
+        about, length = self.about[place], self.lengths[place]
+        if allowed is not None:
+            about = about.masked_fill(~allowed, float("-inf"))
+        top = about.argmax()
+        surely = about[top] - length * self.small.off[top]
+        may: Tensor = (torch.add(about, self.small.off, alpha=length) >= surely).nonzero()[:, 0]
+        return may
+
 
 def score(weights: Weights, hidden: Tensor, *, int8: bool) -> Scores:
     """Scores after each of the states [T, N]; by way of the head's 8-bit copy where there is one and `int8` asks."""
     if weights.small_head is None or not int8:
         return FullScores(logits(weights, hidden))
-    small = weights.small_head
-    return BoundedScores(hidden, weights.head, small, int8_product(hidden, small.matrix))
+    small, matrix = weights.small_head, weights.small_head.matrix
+    about = matrix.times(hidden) if isinstance(matrix, Packed) else int8_product(hidden, matrix)
+    return BoundedScores(hidden, weights.head, small, about)
 
 
 def _fitted(allowed: Tensor, row: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from factform.caches import cache_dir
 from factform.errors import FetchError
 from factform.ids import sha256_file, sha256_json, sha256_text
 
@@ -126,19 +127,6 @@ KNOWN: Mapping[str, WheelModel] = {
         ),
     ),
 }
-
-
-def cache_dir() -> Path:
-    """FACTFORM_CACHE, or `factform` in the platform's folder for caches of this user."""
-    if given := os.environ.get("FACTFORM_CACHE"):
-        return Path(given).expanduser().absolute()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "factform"
 
 
 def fetch_model(name: str, *, progress: Progress | None = None, verify: bool = False) -> ModelFiles:

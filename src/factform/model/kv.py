@@ -16,6 +16,7 @@ from torch import Tensor
 
 from factform.ids import sha256_text
 from factform.model.llama import NoCache, StaticCache, Weights, forward, rotation
+from factform.model.native import Held, Kept, NativeModel
 
 Stored = Literal["int8", "float16", "float32"]
 """How keys and values are kept: in 8 bit with scales, or as they are in that dtype."""
@@ -29,6 +30,9 @@ SCALES = torch.float16
 
 BATCH_TOKENS = 2048
 """Padded tokens encoded in one forward pass: enough to fill two cores, small enough for a laptop's memory."""
+
+PART_TOKENS = 512
+"""Tokens of a block that the native library reads in one call."""
 
 PADDED = 0.25
 """Share of a batch that may be padding."""
@@ -133,8 +137,10 @@ def _quantize(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 def encode_blocks(weights: Weights, blocks: Sequence[Sequence[int]]) -> list[BlockKV]:
     """Each block of tokens read alone by the base from position 0; keys and values as they were computed.
 
-    Padding stands on the right, where causality hides it.
+    Padding stands on the right, where causality hides it; the native library needs none.
     """
+    if weights.native is not None:
+        return [_encode_natively(weights, weights.native, block) for block in blocks]
     longest = max(len(block) for block in blocks)
     tokens = torch.zeros(len(blocks), longest, dtype=torch.long, device=weights.device)
     for row, block in enumerate(blocks):
@@ -148,6 +154,19 @@ def encode_blocks(weights: Weights, blocks: Sequence[Sequence[int]]) -> list[Blo
         )
         for row, block in enumerate(blocks)
     ]
+
+
+def _encode_natively(weights: Weights, model: NativeModel, block: Sequence[int]) -> BlockKV:
+    """One block, read in parts: so a long one needs no more room than a short one."""
+    config, parts = weights.config, []
+    held = StaticCache(config, len(block), torch.float32, weights.device)
+    for at in range(0, len(block), PART_TOKENS):
+        tokens = torch.tensor(block[at : at + PART_TOKENS])
+        raw = torch.empty(config.layers, config.kv_heads, len(tokens), config.head_dim)
+        cos, sin = rotation(weights, torch.arange(at, at + len(tokens)))
+        model.read(tokens, cos, sin, [Held(held.keys[:, 0], held.values[:, 0], at, len(tokens), raw)])
+        parts.append(raw)
+    return BlockKV(parts[0] if len(parts) == 1 else torch.cat(parts, 2), held.values[:, 0])
 
 
 def batches(lengths: dict[str, int]) -> list[list[str]]:
@@ -190,6 +209,11 @@ def _lay(weights: Weights, blocks: Sequence[BlockKV], keys: Tensor, values: Tens
     for block in blocks:
         end = start + block.length
         cos, sin = rotation(weights, torch.arange(start, end, device=keys.device))
+        small = _kept(block) if weights.native is not None else None
+        if small is not None:
+            small.place(weights.config, (cos, sin), keys, values, start)
+            start = end
+            continue
         for first in range(0, keys.shape[0], LAYERS):
             layers = slice(first, first + LAYERS)
             wide, plain = unpack(block, layers)
@@ -201,6 +225,13 @@ def _lay(weights: Weights, blocks: Sequence[BlockKV], keys: Tensor, values: Tens
                     turn(wide[index], cos, sin)
             keys[layers, :, start:end], values[layers, :, start:end] = wide, plain
         start = end
+
+
+def _kept(block: BlockKV) -> Kept | None:
+    """`block` as the native library puts it in place, if it is kept in 8 bit."""
+    if block.key_scales is None or block.key_centers is None or block.value_scales is None:
+        return None
+    return Kept(block.keys, block.values, block.key_scales, block.key_centers, block.value_scales, RUN)
 
 
 def turn(keys: Tensor, cos: Tensor, sin: Tensor) -> None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from factform.ids import sha256_json
 from factform.model.kv import Block, Stored
 from factform.model.llama import Weights
+from factform.model.native import NATIVE
 
 VERSION = 1
 """Raised when blocks are encoded or kept in another way; what was kept before is then never found again."""
@@ -21,9 +22,9 @@ class BlockKey:
     """What the numbers of a block depend on.
 
     `weights` is the digest of the model's files, `tokenizer` that of its tokenizer, `rope` that of its frequencies and
-    sizes, `computed` the dtype it was read in, `stored` the one it is kept in. `text` is the hash of the words, which
-    for a passage begin with its header (title and headings). Nothing stands before them: a block is encoded alone, and
-    the prompt's own header is a block like any other.
+    sizes, `computed` what it was read in (a dtype, or the native library's 8 bit), `stored` the dtype it is kept in.
+    `text` is the hash of the words, which for a passage begin with its header (title and headings). Nothing stands
+    before them: a block is encoded alone, and the prompt's own header is a block like any other.
     """
 
     weights: str
@@ -54,4 +55,5 @@ def text_of(name: str) -> str:
 def model_key(weights: Weights, digest: str, tokenizer: str, stored: Stored) -> BlockKey:
     """The key of a model's blocks, their words left open. `digest` and `tokenizer` are those of its files."""
     rope = sha256_json([asdict(weights.config), weights.frequencies.tolist()])
-    return BlockKey(digest, tokenizer, rope, str(weights.dtype).removeprefix("torch."), stored)
+    computed = NATIVE if weights.native is not None else str(weights.dtype).removeprefix("torch.")
+    return BlockKey(digest, tokenizer, rope, computed, stored)

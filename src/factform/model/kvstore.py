@@ -13,12 +13,15 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from factform import compute
 from factform.model.kv import BEST, Block, BlockKV, Stored, batches, encode_blocks, pack
 from factform.model.kvcounts import Counts, add_counts
 from factform.model.kvdisk import BLOCKS, DiskTier
 from factform.model.kvkey import BlockKey, text_of
+from factform.model.kvroom import Rooms
 from factform.model.llama import Weights
 
 BUDGET = 1 << 30
@@ -54,7 +57,7 @@ class BlockStore:
     """Encoded blocks by their `BlockKey`, the least recently used given up first when `budget` bytes are full.
 
     A block that one call needs is not given up for another of the same call: a prompt larger than the budget would else
-    find nothing of itself the next time. `key` is that of the model.
+    find nothing of itself the next time. `key` is that of the model. `rooms` are for the blocks' copies in prompts.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class BlockStore:
     ):
         self.weights, self.model_key, self.budget, self.disk = weights, key, budget, disk
         self.counts = Counts()
+        self.rooms = Rooms(weights.config, weights.dtype, weights.device)
         self._counts_folder, self._noted, self._noted_at = counts, Counts(), float("-inf")
         self._blocks: OrderedDict[str, BlockKV] = OrderedDict()
         self._size = 0
@@ -108,6 +112,7 @@ class BlockStore:
 
         An answer that is just being read still gets its blocks; they are not kept.
         """
+        self.rooms.clear()
         with self._lock:
             self._gone.update(texts)
             for name in [name for name in self._blocks if text_of(name) in self._gone]:
@@ -127,6 +132,7 @@ class BlockStore:
 
     def clear(self) -> None:
         """Give up every block, in memory and on disk."""
+        self.rooms.clear()
         with self._lock:
             self._blocks.clear()
             self._size = 0
@@ -183,8 +189,8 @@ class BlockStore:
             for batch in batches({name: len(item.key.tokens) for name, item in missing.items()}):
                 started = time.perf_counter()
                 tokens = [missing[name].key.tokens for name in batch]
-                encoded = encode_blocks(self.weights, tokens)
-                kept = [pack(block, missing[name].key.stored) for name, block in zip(batch, encoded, strict=True)]
+                stored = [missing[name].key.stored for name in batch]
+                kept = compute.run(partial(_encode, self.weights, tokens, stored))
                 number, spent = sum(map(len, tokens)), time.perf_counter() - started
                 for name, block in zip(batch, kept, strict=True):
                     found[name] = block
@@ -250,3 +256,8 @@ class BlockStore:
     def _count(self, more: Counts) -> None:
         with self._lock:
             self.counts += more
+
+
+def _encode(weights: Weights, tokens: Sequence[Sequence[int]], stored: Sequence[Stored]) -> list[BlockKV]:
+    """Blocks of tokens, encoded and as they are kept."""
+    return [pack(block, how) for block, how in zip(encode_blocks(weights, tokens), stored, strict=True)]

@@ -7,7 +7,7 @@ size, H query heads, G key/value heads, D head size. Weight matrices are [out, i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,9 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from factform.errors import ModelError
+from factform.int8.packed import Packed, pack
+from factform.int8.quantize import STEPS, Int8, product, quantize
 from factform.model.config import Config
-from factform.model.lora import Adapter, add_low_rank, merge
-from factform.model.quantize import STEPS, Int8, product, quantize
+from factform.model.lora import Adapter, LowRank, add_low_rank, merge
+from factform.model.native import Held, NativeModel, PackedLayer
 
 SLACK = 1e-5
 """Rounding of fp32 sums, as a share of the lengths multiplied."""
@@ -52,7 +55,7 @@ class SmallLayer:
 class SmallHead:
     """The head in 8 bit. A token's score computed with it is off by at most `off` [V] times the state's length."""
 
-    matrix: Int8
+    matrix: Int8 | Packed
     off: Tensor
 
 
@@ -60,7 +63,8 @@ class SmallHead:
 class Weights:
     """A whole model. `frequencies` [D / 2] are RoPE's inverse frequencies in fp32.
 
-    `small` are copies of the layers' matrices in 8 bit, `small_head` one of the head.
+    `small` are copies of the layers' matrices in 8 bit, `small_head` one of the head. `native` are those for the native
+    library, which then reads prompts too; with an adapter merged in they are all there is, and `layers` is empty.
     """
 
     config: Config
@@ -71,6 +75,7 @@ class Weights:
     frequencies: Tensor
     small: tuple[SmallLayer, ...] | None = None
     small_head: SmallHead | None = None
+    native: NativeModel | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -209,10 +214,25 @@ def read(weights: Weights, pieces: Sequence[Piece], *, int8: bool = False) -> Te
     The pieces share every product with a weight matrix; attention is each one's own. `int8` takes the matrices' 8-bit
     copies where there are any: a piece's result then has the same bits whatever is read beside it.
     """
-    device, counts = weights.device, [len(piece.tokens) for piece in pieces]
+    device = weights.device
     tokens = torch.tensor([t for piece in pieces for t in piece.tokens], device=device)
     places = [p for piece in pieces for p in range(piece.cache.length, piece.cache.length + len(piece.tokens))]
-    cos, sin = (t[:, None] for t in rotation(weights, torch.tensor(places, device=device)))
+    cos, sin = rotation(weights, torch.tensor(places, device=device))
+    if int8 and weights.native is not None:
+        held = [Held(p.cache.keys[:, 0], p.cache.values[:, 0], p.cache.length, len(p.tokens)) for p in pieces]
+        hidden = weights.native.read(tokens, cos, sin, held)
+    else:
+        hidden = _read(weights, tokens, pieces, (cos[:, None], sin[:, None]), int8=int8)
+    for piece in pieces:
+        piece.cache.length += len(piece.tokens)
+    return hidden
+
+
+def _read(
+    weights: Weights, tokens: Tensor, pieces: Sequence[Piece], turns: tuple[Tensor, Tensor], *, int8: bool
+) -> Tensor:
+    """What `read` does, computed by torch; the caches' lengths stay."""
+    device, counts, (cos, sin) = weights.device, [len(piece.tokens) for piece in pieces], turns
     masks = [causal_mask(n, piece.cache.length + n, device) for n, piece in zip(counts, pieces, strict=True)]
     seen = [_laid_out(weights, mask) for mask in masks]
 
@@ -227,10 +247,7 @@ def read(weights: Weights, pieces: Sequence[Piece], *, int8: bool = False) -> Te
             done.append(_attention(q.transpose(0, 1)[None], keys, values, mask)[0])
         return done[0] if len(done) == 1 else torch.cat(done)
 
-    hidden = _layers(weights, tokens, attend, int8=int8)
-    for n, piece in zip(counts, pieces, strict=True):
-        piece.cache.length += n
-    return hidden
+    return _layers(weights, tokens, attend, int8=int8)
 
 
 def causal_mask(new: int, total: int, device: torch.device) -> Tensor | None:
@@ -249,6 +266,8 @@ def _layers(
     weights: Weights, tokens: Tensor, attend: Attention, *, adapter: Adapter | None = None, int8: bool = False
 ) -> Tensor:
     """All layers and the last norm over `tokens` of any shape."""
+    if not weights.layers:
+        raise ModelError("these weights are only there in 8 bit: read with int8, or merge the adapter without `native`")
     size, eps = (weights.config.hidden,), weights.config.eps
     hidden = F.embedding(tokens, weights.embedding)
     for index, layer in enumerate(weights.layers):
@@ -305,20 +324,23 @@ def merged(weights: Weights, adapter: Adapter) -> Weights:
     """A copy of `weights` with `adapter` added to its matrices; embedding, norms and head are shared.
 
     For reading and writing tails: one product instead of three for every map, at the cost of a second set of matrices.
-    Where `weights` have a copy in 8 bit, so has the result.
+    Where `weights` have a copy in 8 bit, so has the result; for the native library that copy is all it has.
     """
-    layers = tuple(
-        replace(
-            layer,
-            qkv=merge(layer.qkv, pairs, ("q", "k", "v")),
-            out=merge(layer.out, pairs, ("o",)),
-            gate_up=merge(layer.gate_up, pairs, ("gate", "up")),
-            down=merge(layer.down, pairs, ("down",)),
-        )
-        for layer, pairs in zip(weights.layers, adapter.layers, strict=True)
-    )
-    full = replace(weights, layers=layers)
+    layers = (_merged(layer, pairs) for layer, pairs in zip(weights.layers, adapter.layers, strict=True))
+    if weights.native is not None:
+        return replace(weights, layers=(), native=_packed(weights, layers))
+    full = replace(weights, layers=tuple(layers))
     return with_small(full) if weights.small else full
+
+
+def _merged(layer: Layer, pairs: Mapping[str, LowRank]) -> Layer:
+    return replace(
+        layer,
+        qkv=merge(layer.qkv, pairs, ("q", "k", "v")),
+        out=merge(layer.out, pairs, ("o",)),
+        gate_up=merge(layer.gate_up, pairs, ("gate", "up")),
+        down=merge(layer.down, pairs, ("down",)),
+    )
 
 
 def with_small(weights: Weights) -> Weights:
@@ -329,6 +351,27 @@ def with_small(weights: Weights) -> Weights:
     )
     head = weights.small_head or _small_head(weights.head)
     return replace(weights, small=layers, small_head=head)
+
+
+def with_native(weights: Weights) -> Weights:
+    """`weights`, in fp32 on the CPU, with a copy of their matrices in 8 bit for the native library."""
+    head = _small_head(weights.head)
+    assert isinstance(head.matrix, Int8)
+    packed = replace(head, matrix=pack(head.matrix))
+    return replace(weights, native=_packed(weights, weights.layers), small_head=packed)
+
+
+def _packed(weights: Weights, layers: Iterable[Layer]) -> NativeModel:
+    """The native model of `weights` with these `layers`, of which one at a time is looked at."""
+    packed = tuple(
+        PackedLayer(
+            layer.attention_norm, layer.mlp_norm, layer.query_norm, layer.key_norm,
+            pack(quantize(layer.qkv), layer.qkv_bias), pack(quantize(layer.out)),
+            pack(quantize(layer.gate_up)), pack(quantize(layer.down)), rotated,
+        )
+        for layer, rotated in zip(layers, weights.config.rotated, strict=True)
+    )  # fmt: skip
+    return NativeModel(weights.config, weights.embedding, weights.norm, packed)
 
 
 def _small_head(head: Tensor) -> SmallHead:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,12 +18,15 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from factform.hardware import CPUINFO
+from factform import compute
+from factform.caches import cache_dir
+from factform.hardware import processor
 from factform.ids import sha256_json
-from factform.model.fetch import cache_dir
-from factform.model.quantize import STEPS, int8_product, quantize
+from factform.int8.build import native
+from factform.int8.packed import pack
+from factform.int8.quantize import STEPS, int8_product, quantize
 
-VERSION = 1
+VERSION = 2
 """Raise it when other products are timed or another rule chooses."""
 
 ROUNDS = 12
@@ -40,12 +42,16 @@ Times = dict[str, float]
 
 @dataclass(frozen=True)
 class Choice:
-    """Threads, the dtype passages are read in, and whether writing in 8 bit is faster. `ms` are the times behind it."""
+    """Threads, the dtype passages are read in, and whether writing in 8 bit is faster. `ms` are the times behind it.
+
+    `native`: reading and writing in 8 bit by the native library is faster than either.
+    """
 
     threads: int
     dtype: str
     int8: bool
     ms: Mapping[str, float]
+    native: bool = False
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -56,15 +62,14 @@ def choose(*, again: bool = False) -> Choice:
     """This machine's choice: the one kept from an earlier start or, if there is none or `again`, newly measured."""
     path = cache_dir() / "machine" / f"{sha256_json(machine_facts())[:16]}.json"
     kept = None if again else _read(path)
-    return kept or _keep(path, measure())
+    return kept or _keep(path, compute.run(measure))
 
 
 def machine_facts() -> dict[str, object]:
     """What a choice depends on."""
     return {
         "version": VERSION,
-        "processor": _cpu("model name") or platform.processor(),
-        "flags": _cpu("flags"),
+        **processor(),
         "cores": cores(),
         "torch": torch.__version__,
         "cuda": torch.cuda.is_available(),
@@ -105,7 +110,11 @@ def decide(times: Mapping[str, float], counts: list[int], *, exact: bool) -> Cho
     bf16 = ms("read bfloat16", threads) < CLEARLY * ms("read float32", threads)
     dtype = "bfloat16" if bf16 else "float32"
     int8 = exact and ms("write int8", threads) < ms(f"write {dtype}", threads)
-    return Choice(threads, dtype, int8, {name: round(value, 4) for name, value in times.items()})
+    native = f"read native, {threads} threads" in times and (
+        ms("read native", threads) < ms(f"read {dtype}", threads)
+        and ms("write native", threads) < ms("write int8" if int8 else f"write {dtype}", threads)
+    )
+    return Choice(threads, dtype, int8, {name: round(value, 4) for name, value in times.items()}, native)
 
 
 def int8_is_exact() -> bool:
@@ -126,7 +135,13 @@ def use_threads(threads: int) -> None:
     Does nothing where OMP_NUM_THREADS is set: who starts the process knows what else runs beside it.
     """
     if not os.environ.get("OMP_NUM_THREADS"):
-        torch.set_num_threads(threads)
+        set_threads(threads)
+
+
+def set_threads(threads: int) -> None:
+    """Let torch compute with so many threads, here and in the process's thread for computing: each has its number."""
+    torch.set_num_threads(threads)
+    compute.run(lambda: torch.set_num_threads(threads))
 
 
 def _products() -> dict[str, Callable[[], object]]:
@@ -134,13 +149,17 @@ def _products() -> dict[str, Callable[[], object]]:
     matrix = torch.randn(INNER, SIZE)
     rows, row, small, half = torch.randn(READ_ROWS, SIZE), torch.randn(1, SIZE), quantize(matrix), matrix.bfloat16()
     half_rows, half_row = rows.bfloat16(), row.bfloat16()
-    return {
+    products: dict[str, Callable[[], object]] = {
         "read float32": lambda: F.linear(rows, matrix),
         "read bfloat16": lambda: F.linear(half_rows, half),
         "write float32": lambda: F.linear(row, matrix),
         "write bfloat16": lambda: F.linear(half_row, half),
         "write int8": lambda: int8_product(row, small),
     }
+    if native().library is not None:
+        packed = pack(small)
+        products |= {"read native": lambda: packed.times(rows), "write native": lambda: packed.times(row)}
+    return products
 
 
 def _least_ms(product: Callable[[], object]) -> float:
@@ -168,18 +187,12 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _cpu(field: str) -> str:
-    try:
-        lines = CPUINFO.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return ""  # not Linux
-    return next((line.partition(":")[2].strip() for line in lines if line.split(":")[0].strip() == field), "")
-
-
 def _read(path: Path) -> Choice | None:
     try:
         raw = json.loads(path.read_text("utf-8"))
-        kept = Choice(int(raw["threads"]), str(raw["dtype"]), raw["int8"] is True, dict(raw["ms"]))
+        kept = Choice(
+            int(raw["threads"]), str(raw["dtype"]), raw["int8"] is True, dict(raw["ms"]), raw["native"] is True
+        )
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return kept if 1 <= kept.threads <= cores() and kept.dtype in ("float32", "bfloat16") else None

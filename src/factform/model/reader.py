@@ -12,23 +12,29 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
 
+from factform import compute
 from factform.errors import ContextTooLong, ModelError
 from factform.ids import sha256_file, sha256_text
+from factform.int8.build import native as library
 from factform.model.choose import Scores
+from factform.model.config import read_config
 from factform.model.decode import DRAFT, Rules, Run, Writing, write_free, write_masked
 from factform.model.grammar import Constraint, compile_constraint, compile_watch
 from factform.model.kv import Block, make_block, place
 from factform.model.kvkey import model_key
+from factform.model.kvroom import Lent
 from factform.model.kvstore import IN_MEMORY, BlockStore, Keep
-from factform.model.llama import StaticCache, Weights, merged, with_small
+from factform.model.llama import StaticCache, Weights, merged, with_native, with_small
 from factform.model.load import load_weights
 from factform.model.lora import Adapter, cast, load_adapter
 from factform.model.matcher import Matcher, grammar_tokenizer
+from factform.model.native import NATIVE, fits
 from factform.model.probe import choose
 from factform.model.prompt import ChatFormat, load_chat_format
 from factform.model.schedule import PROMPT_TOKENS, Job, Scheduler, Work
@@ -116,17 +122,18 @@ class Reader:
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
         int8_decode: bool = False,
+        native: bool = True,
         keep: Keep = IN_MEMORY,
     ) -> Reader:
         """The reader of the model in `folder`, on CUDA where there is any.
 
-        `dtype` defaults to what this machine computes fastest. With `int8_decode` answers are written, never read, with
-        the matrices in 8 bit, if that is faster here.
+        `dtype` defaults to what this machine computes fastest. With `int8_decode` the matrices are taken in 8 bit, if
+        that is faster here: to read and write with the native library, else (or without `native`) to write only.
         """
         device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        weights = load_weights(folder, dtype=dtype or choose().torch_dtype, device=device)
-        if int8_decode and device.type == "cpu" and choose().int8:
-            weights = with_small(weights)
+        small = int8_decode and device.type == "cpu"
+        opening = partial(_open_weights, folder, dtype, device, small=small, native=small and native)
+        weights = compute.run(opening)
         tokenizer = load_tokenizer(folder)
         chat, tokens = load_chat_format(folder), sha256_file(folder / "tokenizer.json")
         return cls(weights, tokenizer, chat, model=model, digest=digest, keep=keep, tokenizer_digest=tokens)
@@ -134,6 +141,8 @@ class Reader:
     @property
     def precision(self) -> str:
         """What answers are computed in: the dtype, and the 8-bit copy where one is used."""
+        if self.weights.native is not None:
+            return NATIVE
         name = str(self.weights.dtype).removeprefix("torch.")
         return f"{name}+int8" if self.weights.small else name
 
@@ -158,7 +167,8 @@ class Reader:
         while len(self.adapters) >= ADAPTERS:
             self.adapters.pop(next(iter(self.adapters)))
         device = self.weights.device
-        self.adapters[name] = merged(self.weights, cast(adapter, torch.float32, device))
+        plain = cast(adapter, torch.float32, device)
+        self.adapters[name] = compute.run(lambda: merged(self.weights, plain))
 
     # --- tokens -----------------------------------------------------------------------------
 
@@ -206,7 +216,7 @@ class Reader:
         under_mask = masked and constraint is not None
         text = _Text(tokens, mode, weights, constraint, under_mask, max_tokens, begun)
         room = tokens.total + max_tokens + DRAFT
-        self.schedule.run(room, lambda: self._job(text, self._cache(room)), cancel)
+        self._write(text, room, cancel)
         run = text.run
         return Generation(
             text=self.tokenizer.decode([t for t in run.tokens if t != self.end_token], skip_special_tokens=False),
@@ -222,6 +232,22 @@ class Reader:
             drafted=run.drafted,
             precision=self.precision + (f", passages {self.store.model_key.stored}" if mode == "reuse" else ""),
         )
+
+    def _write(self, text: _Text, room: int, cancel: threading.Event | None) -> None:
+        """Read and write `text` in shared steps. An interrupt leaves its cache to whoever is writing to it."""
+        lent: list[Lent] = []
+
+        def start() -> Job:
+            lent.append(self.store.rooms.lend(room))
+            return self._job(text, lent[0].cache)
+
+        try:
+            self.schedule.run(room, start, cancel)
+        except Exception:
+            for each in lent:
+                self.store.rooms.give_back(each)
+            raise
+        self.store.rooms.give_back(lent[0])
 
     def _job(self, text: _Text, cache: StaticCache) -> Job:
         """Everything done before the first step, which others need not wait for; then the steps."""
@@ -259,9 +285,6 @@ class Reader:
         """A matcher of the contract's form alone, whatever the passages."""
         return compile_watch(constraint.contract, self.grammar_tokenizer).matcher() if constraint else None
 
-    def _cache(self, capacity: int) -> StaticCache:
-        return StaticCache(self.weights.config, capacity, self.weights.dtype, self.weights.device)
-
     def _place_blocks(self, text: _Text, cache: StaticCache) -> int:
         """Put what is kept as blocks into `cache`; returns how many of its tokens had been encoded before.
 
@@ -270,19 +293,34 @@ class Reader:
         tokens = text.tokens
         alone = tokens.encodable if text.mode == "reuse" else tokens.encodable[: bool(tokens.header)]
         blocks, reused = self.store.fetch(alone)
-        place(self.weights, blocks, cache)
+        compute.run(lambda: place(self.weights, blocks, cache))
         return reused
 
 
+def _open_weights(
+    folder: Path, dtype: torch.dtype | None, device: torch.device, *, small: bool, native: bool
+) -> Weights:
+    """The model's weights with the copies in 8 bit that are asked for, have a gain here and can be had."""
+    native = native and dtype in (None, torch.float32) and choose().native and library().library is not None
+    if native and fits(read_config(folder)):
+        return with_native(load_weights(folder, dtype=torch.float32, device=device))
+    weights = load_weights(folder, dtype=dtype or choose().torch_dtype, device=device)
+    return with_small(weights) if small and choose().int8 else weights
+
+
 def _steps(text: _Text, cache: StaticCache, base: Weights, writing: Callable[[Scores], Writing]) -> Job:
-    """Read what is not kept as blocks, then the tail, each by itself and in full; then write, in 8 bit if there is."""
+    """Read what is not kept as blocks, then the tail; then write.
+
+    Writing is in 8 bit if there is a copy; reading is so with the native library, else in full and by itself.
+    """
     rest = [] if text.mode == "reuse" else [t for block in text.tokens.blocks for t in block]
+    small = base.native is not None
     for part in _parts(rest):
-        yield Work(base, cache, part, 0, int8=False, prompt=True)
+        yield Work(base, cache, part, 0, int8=small, prompt=True)
     scores: Scores | None = None
     tail = _parts(text.tokens.tail)
     for part in tail:
-        scores = yield Work(text.weights, cache, part, 1 if part is tail[-1] else 0, int8=False, prompt=True)
+        scores = yield Work(text.weights, cache, part, 1 if part is tail[-1] else 0, int8=small, prompt=True)
     assert scores is not None
     text.first_ms = (time.perf_counter() - text.begun) * 1e3
     steps = writing(scores)

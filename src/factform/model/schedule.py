@@ -1,8 +1,8 @@
 """Several texts at once: one step reads the next tokens of every text being written (continuous batching).
 
 Knows nothing of prompts, grammars or what a text is for: a text is a job, a generator that asks for work and is sent
-scores. There is no thread of its own: of the callers waiting for their jobs, one leads and takes the steps for all; a
-single caller so pays for nothing. First come, first served; a job's error reaches its caller alone.
+scores. Of the callers waiting for their jobs, one leads and has the steps taken for all, in the process's thread for
+computing. First come, first served; a job's error reaches its caller alone.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 
 import torch
 
+from factform import compute
 from factform.errors import Cancelled
 from factform.model.choose import Scores, score
 from factform.model.llama import Piece, StaticCache, Weights, read
@@ -149,7 +151,7 @@ class Scheduler:
         while not own.done:
             with self._changed:
                 running = list(self._running)
-            self._step(running)
+            compute.run(partial(self._step, running))
             if any(each.done for each in running):
                 with self._changed:
                     self._running = [each for each in self._running if not each.done]
@@ -181,7 +183,7 @@ def _chosen(at_work: Sequence[tuple[_Running, Work]]) -> list[tuple[_Running, Wo
 
 def _group(work: Work) -> tuple[int, int]:
     """Works with equal groups are read in one pass: with the same matrices, and none by itself."""
-    exact = work.int8 and work.weights.small is not None
+    exact = work.int8 and (work.weights.small is not None or work.weights.native is not None)
     return id(work.weights), id(work) if work.prompt and not exact else int(work.int8)
 
 
