@@ -97,7 +97,8 @@ def _notes(report: Mapping[str, Any]) -> list[str]:
     sentences = [f"{report['n']} held-out cases, 95 % intervals in brackets, seed {report['seed']}."]
     if place:
         commit = f", commit {place['commit'][:12]}" if place.get("commit") else ""
-        dtype = f", {report['machine']['dtype']}" if "machine" in report else ""
+        machine = report.get("machine", {})
+        dtype = ", weights in 8 bit" if machine.get("native") else f", {machine['dtype']}" if machine else ""
         sentences.append(f"Measured {place['time'][:10]} on {place['cores']} cores of {place['cpu']}{dtype}{commit}.")
     if "seconds" in report:
         trained = f", {tuning['seconds']['train']:,.0f} s of it training {tuning['rows']} rows" if tuning else ""

@@ -226,16 +226,18 @@ def limits(rounds: Sequence[Round], size: int, length: int) -> dict[str, float |
     """How near the machine's limits the reader comes: its share of what bandwidth or matrix rate would allow.
 
     Decoding is held against the bytes of a token at measured bandwidth, reading `size` new passages of `length` tokens
-    and the tail of a warm prompt against the larger of its bytes and its operations.
+    and the tail of a warm prompt against the larger of its bytes and its operations. In 8 bit a product with a matrix
+    is two of whole numbers, one for each digit of its input; attention is in fp32.
     """
     held = [r["factform"] for r in rounds if "roofline" in r.get("factform", {})]
     if not held:
         return {}
     get = {key: _median([h["roofline"].get(key) for h in held]) for key in held[0]["roofline"]}
-    rate, read = get["fp32_flop_s"], get["read_bytes_s"]
-    if held[0]["settings"]["dtype"].startswith("bfloat16"):
-        rate = get["bf16_flop_s"]
-    if not rate or not read or not get["decode_bytes"]:
+    dtype, read = held[0]["settings"]["dtype"], get["read_bytes_s"]
+    rate = pairs = get["bf16_flop_s"] if dtype.startswith("bfloat16") else get["fp32_flop_s"]
+    if dtype == "int8" and get["int8_op_s"]:
+        rate = get["int8_op_s"] / 2
+    if not rate or not pairs or not read or not get["decode_bytes"]:
         return dict(get)
     decode = [v for r in rounds for v in rates(r, "factform")]
     tails = [run for r in rounds for run in _runs(r, "factform", f"first/tail/{size}")]
@@ -248,13 +250,14 @@ def limits(rounds: Sequence[Round], size: int, length: int) -> dict[str, float |
         found["decode_share_in_cache"] = statistics.median(decode) / found["decode_tokens_s_in_cache"]
     if tails:
         tokens = statistics.median(run["prompt_tokens"] for run in tails)
-        work = tokens * ((get["flop_token"] or 0) + (get["context"] or 0) * (get["flop_pair"] or 0))
-        least = max((get["weights_bytes"] or 0) / read, (work + (get["flop_head"] or 0)) / rate)
+        products = (tokens * (get["flop_token"] or 0) + (get["flop_head"] or 0)) / rate
+        attention = tokens * (get["context"] or 0) * (get["flop_pair"] or 0) / pairs
+        least = max((get["weights_bytes"] or 0) / read, products + attention)
         found["tail_ms_at_limit"] = 1e3 * least
         found["tail_share"] = 1e3 * least / statistics.median(run["first_ms"] for run in tails)
     if cold:
-        each = length * ((get["flop_token"] or 0) + length / 2 * (get["flop_pair"] or 0))
-        found["cold_ms_at_limit"] = 1e3 * size * each / rate
+        each = length * ((get["flop_token"] or 0) / rate + length / 2 * (get["flop_pair"] or 0) / pairs)
+        found["cold_ms_at_limit"] = 1e3 * size * each
         found["cold_share"] = found["cold_ms_at_limit"] / statistics.median(cold)
     return found
 

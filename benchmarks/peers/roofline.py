@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from protocol import stopwatch
 
+from factform.model.llama import Weights
 from factform.model.reader import Reader
 
 BEYOND_CACHE = 1 << 30
@@ -66,7 +67,7 @@ def model(reader: Reader, context: int) -> dict[str, float]:
     return {
         "context": context,
         "decode_bytes": token_bytes(reader, context),
-        "weights_bytes": _bytes(reader.weights.layers) + _bytes(reader.weights.head),
+        "weights_bytes": _bytes(_read_in(reader.weights)) + _bytes(reader.weights.head),
         "flop_token": 2 * sum(t.numel() for t in _tensors(reader.weights.layers)),
         "flop_head": 2 * reader.weights.head.numel(),
         "flop_pair": 4 * config.layers * config.heads * config.head_dim,
@@ -77,7 +78,13 @@ def token_bytes(reader: Reader, context: int) -> int:
     """Bytes that must be read to write one token: layers and head in the form used for writing, keys, values."""
     weights, config = reader.weights, reader.weights.config
     per_token = 2 * config.layers * config.kv_heads * config.head_dim * weights.embedding.element_size()
-    return _bytes(weights.small or weights.layers) + _bytes(weights.small_head or weights.head) + context * per_token
+    layers = weights.small or _read_in(weights)
+    return _bytes(layers) + _bytes(weights.small_head or weights.head) + context * per_token
+
+
+def _read_in(weights: Weights) -> tuple[object, ...]:
+    """The layers in the form prompts are read in."""
+    return weights.native.layers if weights.native else weights.layers
 
 
 def _bytes(value: Any) -> int:

@@ -16,8 +16,9 @@ import torch
 from protocol import Run, Step, Task, main, read_tasks, stopwatch, versions
 
 from factform.ids import sha256_text
+from factform.model.choose import score
 from factform.model.kv import place
-from factform.model.llama import StaticCache, forward, logits
+from factform.model.llama import Piece, StaticCache, read
 from factform.model.probe import choose
 from factform.model.reader import Reader
 from factform.records import Mode, Prompt
@@ -51,17 +52,16 @@ class FactformEngine:
         return self.write(step, "exact")
 
     def tail(self, step: Step) -> Run:
-        """The forward pass of the tail over a context already in place, and the first token's logits: no less is
-        possible without changing the model."""
+        """The forward pass of the tail over a context already in place, and the first token: no less is possible
+        without changing the model or how it is computed."""
         reader, tokens = self.reader, self.reader.tokenize(prompt_of(step))
         weights = reader.weights
         cache = StaticCache(weights.config, tokens.total, weights.dtype, weights.device)
         place(weights, reader.store.get(tokens.encodable), cache)
-        ids = torch.tensor([tokens.tail], device=weights.device)
-        positions = torch.arange(cache.length, tokens.total, device=weights.device)
+        int8 = weights.native is not None
         with torch.inference_mode():
             clock = stopwatch()
-            int(logits(weights, forward(weights, ids, positions, cache)[0, -1]).argmax())
+            score(weights, read(weights, [Piece(tokens.tail, cache)], int8=int8)[-1:], int8=int8).best(0)
             total = clock()
         return Run(total, total, len(tokens.tail), 1)
 
