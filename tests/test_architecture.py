@@ -40,9 +40,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": VOCABULARY | {"answer", "measure"},
     "tuning": VOCABULARY | {"form", "measure", "model"},
     "opened": VOCABULARY | {"settings", "facts", "model", "audit", "answer", "encoded"},
+    "documents": VOCABULARY | {"settings", "sources", "facts", "opened"},
     "project": VOCABULARY
-    | {"settings", "sources", "facts", "model", "form", "audit", "measure", "answer", "evaluation", "tuning"}
-    | {"encoded", "health", "opened", "int8"},
+    | {"settings", "facts", "model", "form", "audit", "measure", "answer", "evaluation", "tuning"}
+    | {"documents", "health", "opened", "int8"},
     "cli": VOCABULARY | {"settings", "facts", "model", "form", "audit", "measure", "tuning", "project"},
     "__main__": {"cli"},
 }
