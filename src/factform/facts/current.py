@@ -7,13 +7,13 @@ one process is seen by all others.
 from __future__ import annotations
 
 import json
-import shutil
+import re
 import threading
 from pathlib import Path
 from typing import Any
 
 from factform.errors import SettingsError, StoreError
-from factform.facts.index import LAYOUT, Index
+from factform.facts.index import LAYOUT, Index, remove_table
 from factform.facts.ledger import Ledger
 from factform.ids import canonical_json
 
@@ -46,8 +46,9 @@ class CurrentIndex:
 
     def create_next(self) -> Index:
         """A new, empty table beside the one in use; nobody uses it before `use`."""
-        name = f"chunks_{int((self._ledger.get_meta('table') or 'chunks_0').rsplit('_', 1)[1]) + 1}"
-        shutil.rmtree(self.folder / "index" / f"{name}.lance", ignore_errors=True)
+        numbers = [_number(path.stem) for path in (self.folder / "index").glob("*.lance")]
+        name = f"chunks_{max([_number(self._ledger.get_meta('table') or ''), *numbers]) + 1}"
+        remove_table(self.folder / "index", name)
         return Index.create(self.folder / "index", name, self._dim)
 
     def use(self, index: Index) -> None:
@@ -68,7 +69,10 @@ class CurrentIndex:
         made = self._ledger.get_meta("index_settings")
         if made is None or made == canonical_json(self._settings()):
             return
-        layout = json.loads(made)["layout"]
+        try:
+            layout = json.loads(made)["layout"]
+        except (ValueError, LookupError, TypeError):
+            raise StoreError("what the ledger says of the index is damaged; run `factform doctor --repair`") from None
         if layout != LAYOUT:
             raise StoreError(
                 f"the index in {self.folder} has layout {layout}, this version of Factform needs layout {LAYOUT}; "
@@ -78,3 +82,9 @@ class CurrentIndex:
             f"the index in {self.folder} was made with {made}, the settings now are "
             f"{canonical_json(self._settings())}; run `factform index rebuild`"
         )
+
+
+def _number(table: str) -> int:
+    """The number in a table's name, 0 where it has none."""
+    found = re.fullmatch(r"chunks_(\d{1,9})", table)
+    return int(found[1]) if found else 0

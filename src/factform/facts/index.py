@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ from lancedb.query import MatchQuery
 from factform.errors import StoreError
 from factform.facts.blobs import fsync_path
 from factform.facts.embed import Vectors
-from factform.ids import sha256_text
+from factform.facts.sums import Sums
+from factform.ids import chunk_id, sha256_json, sha256_text
 from factform.records import Chunk
 
-LAYOUT = 2
+LAYOUT = 3
 """Number of the row layout below; an index of another layout is rebuilt."""
 
 KEEP_VERSIONS = timedelta(days=36_500)
@@ -48,10 +49,14 @@ FLAT = 50_000
 
 @dataclass(frozen=True)
 class Row:
-    """A chunk as the index holds it. `access` are the labels of which a reader needs one; empty means everybody."""
+    """A chunk as the index holds it. `access` are the labels of which a reader needs one; empty means everybody.
+
+    `seal` is the checksum it was stored with, "" for a row not stored yet.
+    """
 
     chunk: Chunk
     access: tuple[str, ...]
+    seal: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def schema(dim: int) -> pa.Schema:
     fixed = [("id", text), ("document", text), ("document_key", text), ("version", text), ("start", number)]
     fixed += [("end", number), ("text", text), ("search_text", text), ("title", text), ("heading", pa.list_(text))]
     fixed += [("header", text), ("sha256", text), ("access", pa.list_(text)), ("vector", pa.list_(pa.float32(), dim))]
-    fixed += [("pages", pa.list_(pa.struct([("number", number), ("start", number)])))]
+    fixed += [("pages", pa.list_(pa.struct([("number", number), ("start", number)]))), ("seal", text)]
     return pa.schema([*(pa.field(name, kind, nullable=False) for name, kind in fixed), pa.field("page", number)])
 
 
@@ -90,6 +95,7 @@ class Index:
         self._table = table
         self._connection = connection
         self._durable: set[str] = set()
+        self.sums = Sums(folder / f"{name}.sums", folder / f"{name}.lance")
 
     @classmethod
     def create(cls, folder: Path, name: str, dim: int) -> Index:
@@ -178,12 +184,14 @@ class Index:
 
         Lance's files never change once written, so new names are all there is to look for.
         """
-        new = set(_files(self.path)) - self._durable
+        present = set(_files(self.path))
+        new = present - self._durable
         for name in sorted(new):
             fsync_path(Path(name))
         for folder in sorted({parent for name in new for parent in _folders(Path(name), self.folder)}):
             fsync_path(folder)
         self._durable |= new
+        self.sums.note(present)
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -252,10 +260,16 @@ class Index:
             return int(self._table.version)
 
     def check(self) -> None:
-        """Read every row and compare it with its own hash. Raises StoreError at the first that differs."""
+        """Read every row and compare it with its own hashes. Raises StoreError at the first that differs."""
         for record in self.rows():
-            if sha256_text(record["text"]) != record["sha256"]:
-                raise damaged(self.folder, record["id"])
+            self.check_row(_row(record))
+
+    def check_row(self, row: Row) -> None:
+        """Raises StoreError where a row is not what was stored: its text, its place or anything told with it."""
+        chunk = row.chunk
+        named = chunk_id(chunk.document, chunk.version, chunk.start, chunk.end)
+        if sha256_text(chunk.text) != chunk.sha256 or named != chunk.id or seal(row) != row.seal:
+            raise damaged(self.folder, chunk.id)
 
     def _names(self) -> set[str]:
         return {config.name for config in self._table.list_indices()}
@@ -288,7 +302,13 @@ def remove_tables(folder: Path, keep: str) -> None:
     """Delete every table but one: what earlier or interrupted rebuilds left behind."""
     for path in folder.glob("*.lance"):
         if path.name != f"{keep}.lance":
-            shutil.rmtree(path, ignore_errors=True)
+            remove_table(folder, path.stem)
+
+
+def remove_table(folder: Path, name: str) -> None:
+    """Delete one table and its checksums, as far as they are there."""
+    shutil.rmtree(folder / f"{name}.lance", ignore_errors=True)
+    (folder / f"{name}.sums").unlink(missing_ok=True)
 
 
 def _connect(folder: Path) -> Any:
@@ -304,7 +324,7 @@ def _limited(query: Any, where: str | None, n: int) -> Any:
 def _arrow(rows: Sequence[Row], vectors: Vectors, dim: int) -> pa.Table:
     if vectors.shape != (len(rows), dim):
         raise StoreError(f"{len(rows)} chunks came with vectors of shape {vectors.shape}, not ({len(rows)}, {dim})")
-    columns: list[Mapping[str, Any]] = [_record(row) for row in rows]
+    columns: list[Mapping[str, Any]] = [{**_record(row), "seal": seal(row)} for row in rows]
     shape = schema(dim)
     flat = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1), pa.float32())
     arrays = [
@@ -337,6 +357,11 @@ def _record(row: Row) -> dict[str, Any]:
     }
 
 
+def seal(row: Row) -> str:
+    """A checksum over all a row tells, text and vector apart (the one has its own hash, the other is never shown)."""
+    return sha256_json({name: value for name, value in _record(row).items() if "text" not in name})[:16]
+
+
 def search_text(chunk: Chunk) -> str:
     """What is embedded and lexically indexed: the contextual header, then the text."""
     return f"{chunk.header}\n{chunk.text}" if chunk.header else chunk.text
@@ -349,7 +374,7 @@ def _row(record: Mapping[str, Any]) -> Row:
         heading=tuple(record["heading"]),
         pages=tuple((page["number"], page["start"]) for page in record["pages"]),
     )
-    return Row(chunk, tuple(record["access"]))
+    return Row(chunk, tuple(record["access"]), record["seal"])
 
 
 def _files(path: Path) -> Iterator[str]:

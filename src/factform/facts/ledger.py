@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from factform.errors import StoreBusy, StoreError
+from factform.facts.ledgerlog import LedgerLog
 from factform.ids import canonical_json
 from factform.records import Source
 
@@ -124,6 +125,7 @@ class Ledger:
         self.path = path
         self._connection = connection
         self._lock = threading.RLock()
+        self._log = LedgerLog(path.with_suffix(".log"), connection)
 
     @classmethod
     def open(cls, path: Path, lock: WriterLock) -> Ledger:
@@ -143,6 +145,7 @@ class Ledger:
             if ledger.schema_version() != len(migrations()):
                 with lock.held():
                     ledger.migrate()
+            ledger._log.watch()
         except sqlite3.Error as error:
             raise StoreError(f"the ledger {path} cannot be opened: {error}; restore it from a backup") from error
         return ledger
@@ -166,6 +169,13 @@ class Ledger:
         for number, script in known[at:]:
             # executescript commits whatever is open first, so the transaction has to be part of the script.
             self._connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+        self._log.watch()
+        self.rewrite_log()
+
+    def rewrite_log(self) -> None:
+        """Write the second copy of the ledger anew: what was taken out of the ledger is then gone from it too."""
+        with self.transaction():
+            self._log.rewrite()
 
     # --- small values ---------------------------------------------------------------------------
 
@@ -301,6 +311,7 @@ class Ledger:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection.execute
+                self._log.append()
                 self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
@@ -333,8 +344,11 @@ def _translated(path: Path) -> Iterator[None]:
 
 def _version_row(row: sqlite3.Row) -> VersionRow:
     values = dict(row)
-    values["metadata"] = json.loads(values["metadata"])
-    values["access"] = tuple(json.loads(values["access"]))
+    try:
+        values["metadata"] = json.loads(values["metadata"])
+        values["access"] = tuple(json.loads(values["access"]))
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"row {values.get('seq')} of the ledger is damaged; run `factform doctor --repair`") from error
     return VersionRow(**values)
 
 

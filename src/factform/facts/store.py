@@ -16,7 +16,7 @@ from factform.errors import NotFound, StoreError
 from factform.facts import blobs
 from factform.facts.current import CurrentIndex
 from factform.facts.embed import Encoder, Vectors
-from factform.facts.index import Found, damaged
+from factform.facts.index import Found
 from factform.facts.ledger import Ledger, VersionRow, WriterLock
 from factform.facts.rerank import TokenVectors
 from factform.facts.rerank import rerank as rerank_by_tokens
@@ -137,10 +137,9 @@ class DataLayer:
         if rerank:
             scored = rerank_by_tokens(scored, tokens, self._encoder, self._tokens)
         best = enumerate(scored[:k], 1)
+        for item in scored[:k]:
+            self._current.get().check_row(item.row)
         hits = tuple(Hit(rank, item.row.chunk, item.score, item.scores, reason="ranked") for rank, item in best)
-        for hit in hits:
-            if sha256_text(hit.chunk.text) != hit.chunk.sha256:
-                raise damaged(self.folder / "index", hit.chunk.id)
         end = time.perf_counter()
         seconds = {"embed": embedded - start, "search": searched - embedded, "rerank": end - searched}
         return SearchResult(hits, {name: 1000 * s for name, s in {**seconds, "total": end - start}.items()})

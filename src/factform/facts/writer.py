@@ -301,7 +301,7 @@ class Writer:
         """With the writer's place held: open or make the index, check it after a broken tidying, replay."""
         self._current.check_settings()  # what is only outdated is left to `rebuild`, which the caller asks for
         blobs.sweep(self._blobs)
-        if self._ledger.get_meta("table") is None:
+        if self._ledger.get_meta("table") is None and not self._ledger.all_current():
             self._create_index()
         try:
             index = self._current.get()

@@ -1,0 +1,107 @@
+"""Checksums of the index's files: each is hashed once, when it is made durable, and never changes after that.
+
+Knows nothing of what the files hold. Lance reads a flipped byte back silently as another text, vector or row count;
+comparing every file with what it was is the one check that sees all of that. Lines carry a checksum of their own: one
+that a crash cut off, or a flip spoiled, is as good as not written, and its file is noted again.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from factform.ids import sha256_file
+
+GONE = "gone"
+
+MUTABLE = ("_versions/latest_version_hint.json",)
+"""Files that Lance writes anew; this one only says where to begin looking for the newest version."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Files by what became of them since they were noted; `unlisted` ones were never noted."""
+
+    checked: int
+    changed: tuple[str, ...]
+    missing: tuple[str, ...]
+    unlisted: tuple[str, ...]
+
+
+class Sums:
+    """The checksums in the file `path` of the files below `folder`, by their paths relative to it."""
+
+    def __init__(self, path: Path, folder: Path):
+        self.path, self.folder = path, folder
+        self._state: tuple[int, int] | None = None
+        self._listed: dict[str, str] = {}
+
+    def note(self, present: Collection[str]) -> None:
+        """Note those of the files `present` that are not noted yet, and that noted ones are gone. What was noted first
+        stands. Checksums are a help: a disk without room for them fails nothing."""
+        listed = self._read()
+        names = {os.path.relpath(name, self.folder) for name in present}.difference(MUTABLE)
+        fresh = {}
+        for name in sorted(names - set(listed)):
+            with suppress(FileNotFoundError):
+                fresh[name] = sha256_file(self.folder / name)
+        gone = sorted(set(listed) - names)
+        lines = [_line(stated, name) for name, stated in [*fresh.items(), *((name, GONE) for name in gone)]]
+        if not lines:
+            return
+        with suppress(OSError):
+            with self.path.open("ab") as file:
+                file.write(b"".join(lines))
+            status = self.path.stat()
+            self._listed = {name: stated for name, stated in {**listed, **fresh}.items() if name in names}
+            self._state = (status.st_size, status.st_mtime_ns)
+
+    def compare(self, present: Collection[str]) -> Compared:
+        """Read and hash every file."""
+        listed = self._read()
+        names = {os.path.relpath(name, self.folder) for name in present}.difference(MUTABLE)
+        changed = []
+        for name in sorted(names & set(listed)):
+            with suppress(FileNotFoundError):
+                if sha256_file(self.folder / name) != listed[name]:
+                    changed.append(name)
+        missing, unlisted = sorted(set(listed) - names), sorted(names - set(listed))
+        return Compared(len(names & set(listed)), tuple(changed), tuple(missing), tuple(unlisted))
+
+    def _read(self) -> dict[str, str]:
+        """File -> checksum, of the lines that are whole. Read again only where another process wrote."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            self._state, self._listed = None, {}
+            return self._listed
+        if self._state != (status.st_size, status.st_mtime_ns):
+            found: dict[str, str] = {}
+            for line in self.path.read_bytes().split(b"\n"):
+                if (entry := _entry(line)) is None:
+                    continue
+                stated, name = entry
+                if stated == GONE:
+                    found.pop(name, None)
+                else:
+                    found.setdefault(name, stated)
+            self._state, self._listed = (status.st_size, status.st_mtime_ns), found
+        return self._listed
+
+
+def _line(stated: str, name: str) -> bytes:
+    body = f"{stated}\t{name}".encode()
+    # The line break in front ends whatever a crash left of the line before.
+    return b"\n" + body + f"\t{zlib.crc32(body):08x}\n".encode()
+
+
+def _entry(line: bytes) -> tuple[str, str] | None:
+    body, _, check = line.rpartition(b"\t")
+    if not body or check != f"{zlib.crc32(body):08x}".encode():
+        return None
+    stated, _, name = body.decode("utf-8", "replace").partition("\t")
+    return stated, name
