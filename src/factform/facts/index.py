@@ -121,7 +121,7 @@ class Index:
         if found.names != schema(dim).names or found.field("vector").type != schema(dim).field("vector").type:
             raise StoreError(f"the index in {folder} has another layout; run `factform index rebuild`")
         index = cls(folder, name, dim, table, connection)
-        index._durable = set(_files(index.path))
+        index._durable = set(index_files(index.path))
         return index
 
     @property
@@ -184,7 +184,7 @@ class Index:
 
         Lance's files never change once written, so new names are all there is to look for.
         """
-        present = set(_files(self.path))
+        present = set(index_files(self.path))
         new = present - self._durable
         for name in sorted(new):
             fsync_path(Path(name))
@@ -224,6 +224,17 @@ class Index:
         with _translated(self.folder, "read"):
             for batch in self._table.search().select(names).to_batches():
                 yield from batch.to_pylist()
+
+    def count(self) -> int:
+        with _translated(self.folder, "read"):
+            return int(self._table.count_rows())
+
+    def scan(self) -> Iterator[tuple[Row, str, Vectors]]:
+        """Every row with the text it is found by and its vector, in no particular order."""
+        with _translated(self.folder, "read"):
+            for batch in self._table.search().select(schema(self.dim).names).to_batches():
+                for record in batch.to_pylist():
+                    yield _row(record), record["search_text"], np.asarray(record["vector"], np.float32)
 
     def chunks_of(self, document: str) -> list[Chunk]:
         """The chunks of one document, in no particular order."""
@@ -377,7 +388,7 @@ def _row(record: Mapping[str, Any]) -> Row:
     return Row(chunk, tuple(record["access"]), record["seal"])
 
 
-def _files(path: Path) -> Iterator[str]:
+def index_files(path: Path) -> Iterator[str]:
     for folder, _, names in os.walk(path):
         for name in names:
             yield f"{folder}/{name}"

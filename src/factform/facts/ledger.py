@@ -196,6 +196,10 @@ class Ledger:
     def all_current(self) -> list[VersionRow]:
         return self._rows("SELECT v.* FROM documents d JOIN versions v ON v.seq = d.current ORDER BY d.id")
 
+    def versions(self) -> list[VersionRow]:
+        """Every version of every document ever offered, oldest first."""
+        return self._rows("SELECT * FROM versions ORDER BY seq")
+
     def pending(self) -> list[VersionRow]:
         """Versions accepted and not yet in the index, oldest first."""
         return self._rows("SELECT * FROM versions WHERE status = 'accepted' ORDER BY seq")
