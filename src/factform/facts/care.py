@@ -244,7 +244,7 @@ def check_index(place: Place, ledger: Ledger, *, quick: bool, progress: Progress
 
 def check_files(index: Index) -> Check:
     """Every file of the index against the checksum noted when it was written."""
-    compared = index.sums.compare(index_files(index.path))
+    compared = index.sums.compare(list(index_files(index.path)))
     wrong = [*compared.changed, *(f"{name} (missing)" for name in compared.missing)]
     if not wrong and compared.unlisted and not compared.checked:
         return problem("index_files", "the checksums of the index's files are lost")
@@ -266,12 +266,15 @@ def check_rows(
     texts = lru_cache(maxsize=64)(lambda digest: blobs.get(place.folder / "blobs", digest).decode("utf-8"))
     held: Counter[tuple[str, str]] = Counter()
     seen: set[str] = set()
-    twice, damaged = [], []
+    twice: list[str] = []
+    damaged: list[str] = []
     total = index.count()
     for done, (row, search, vector) in enumerate(index.scan(), 1):
         chunk = row.chunk
         held[chunk.document, chunk.version] += 1
-        (twice.append if chunk.id in seen else seen.add)(chunk.id)
+        if chunk.id in seen:
+            twice.append(chunk.id)
+        seen.add(chunk.id)
         entry = wanted.get(chunk.document)
         if not quick and (fault := _row_fault(index, row, search, vector, entry, texts)):
             damaged.append(f"{chunk.document} [{chunk.start}, {chunk.end}): {fault}")
