@@ -18,6 +18,8 @@ Knows nothing of the rooms that raise them. Third-party errors are translated in
     ├── BehaviorError          a behaviour folder has problems (all of them, at once)
     ├── TrainingError          training must not go on (empty mask, NaN, missing end, too long)
     ├── RegistryError          an adapter is unknown, damaged or not allowed to be promoted
+    ├── QueryError             a filter, a moment or a label of a question cannot be understood
+    ├── AccessError            who asks is not known, or did not say who they are where that is required
     ├── CaseError              a cases, queries or qrels file is malformed
     └── RecordError            an audit record is missing or damaged
 """
@@ -95,6 +97,14 @@ class TrainingError(FactformError):
 
 class RegistryError(FactformError):
     """An adapter is unknown, damaged or may not be promoted."""
+
+
+class QueryError(FactformError):
+    """A filter, a moment or a label of a question cannot be understood. The message points at the place."""
+
+
+class AccessError(FactformError):
+    """Who asks is not known, or did not say who they are where that is required."""
 
 
 class CaseError(FactformError):
