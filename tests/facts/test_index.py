@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from factform.errors import StoreError
 from factform.facts import index as module
 from factform.facts.index import Index, Row, document_key, remove_tables, search_text, visible_to
+from factform.facts.visible import EVERYTHING, Visible
 from factform.ids import chunk_id, sha256_text
 from factform.records import Chunk
 
@@ -45,7 +46,7 @@ def put(index: Index, document: str, texts: list[str], **more: object) -> None:
 
 def found(index: Index, question: str, allowed: frozenset[str] | None = None, n: int = 50) -> list[str]:
     vector, _ = ENCODER.encode_query(question)
-    return [item.row.chunk.document for item in index.candidates(question, vector, n=n, allowed=allowed)[0]]
+    return [item.row.chunk.document for item in index.candidates(question, vector, n=n, visible=Visible(allowed))[0]]
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_what_goes_in_comes_out(index: Index) -> None:
     paged = {"page": 7, "pages": ((7, 0), (9, 6)), "heading": ("One", "Two")}
     some[0] = Row(Chunk(**{**some[0].chunk.__dict__, **paged}), ("a", "b"))
     index.replace(some, vectors(some), ["d"])
-    got, version = index.candidates("alpha", ENCODER.encode_query("alpha")[0], n=5, allowed=None)
+    got, version = index.candidates("alpha", ENCODER.encode_query("alpha")[0], n=5, visible=EVERYTHING)
     assert sorted((item.row for item in got), key=lambda row: row.chunk.start) == some
     by_id = {item.row.chunk.id: item.vector for item in got}
     for row, vector in zip(some, vectors(some), strict=True):
@@ -160,7 +161,7 @@ def test_words_are_found_in_every_script(index: Index) -> None:
         put(index, document, [text])
     index.optimize()
     for document, question in {"de": "übertrafen", "cn": "收入", "ru": "выручка"}.items():
-        got, _ = index.candidates(question, ENCODER.encode_query("unrelated")[0], n=5, allowed=None)
+        got, _ = index.candidates(question, ENCODER.encode_query("unrelated")[0], n=5, visible=EVERYTHING)
         assert [item.row.chunk.document for item in got if item.bm25 > 0] == [document]
 
 
@@ -172,7 +173,7 @@ def test_the_unindexed_tail_is_found_and_noticed(index: Index) -> None:
     assert not index.wants_optimizing()
     put(index, "b", ["banana"])
     assert index.wants_optimizing()
-    got, _ = index.candidates("banana", ENCODER.encode_query("unrelated")[0], n=5, allowed=None)
+    got, _ = index.candidates("banana", ENCODER.encode_query("unrelated")[0], n=5, visible=EVERYTHING)
     assert {item.row.chunk.document: item.bm25 > 0 for item in got} == {"a": False, "b": True}
 
 
@@ -201,7 +202,7 @@ def test_vector_index_above_the_flat_limit(index: Index) -> None:
     index.optimize(flat=300)
     assert "vector_idx" in index._names()
     vector, _ = ENCODER.encode_query("Title > H word1 word17")
-    best = index.candidates("", vector, n=5, allowed=None)[0]
+    best = index.candidates("", vector, n=5, visible=EVERYTHING)[0]
     assert "word1 word17" in {item.row.chunk.text for item in best}
 
 
@@ -250,3 +251,12 @@ def test_remove_tables_keeps_one(tmp_path: Path) -> None:
     remove_tables(tmp_path, "chunks_2")
     assert [path.name for path in tmp_path.glob("*.lance")] == ["chunks_2.lance"]
     assert Index.open(tmp_path, "chunks_2", DIM).documents() == {}
+
+
+def test_only_the_documents_asked_for_are_looked_in(index: Index) -> None:
+    for document in ("a", "b", "c"):
+        put(index, document, ["zebra"])
+    vector, _ = ENCODER.encode_query("zebra")
+    for documents in (frozenset(), frozenset({"b"}), frozenset({"a", "c", "nothing"})):
+        got, _ = index.candidates("zebra", vector, n=5, visible=Visible(None, documents))
+        assert {item.row.chunk.document for item in got} == documents - {"nothing"}

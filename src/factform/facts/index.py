@@ -25,6 +25,7 @@ from factform.errors import StoreError
 from factform.facts.blobs import fsync_path
 from factform.facts.embed import Vectors
 from factform.facts.sums import Sums
+from factform.facts.visible import Visible
 from factform.ids import chunk_id, sha256_json, sha256_text
 from factform.records import Chunk
 
@@ -195,14 +196,12 @@ class Index:
 
     # --- reading --------------------------------------------------------------------------------
 
-    def candidates(
-        self, question: str, vector: Vectors, *, n: int, allowed: frozenset[str] | None
-    ) -> tuple[list[Found], int]:
-        """The best `n` rows by cosine and the best `n` by BM25 that `allowed` may see, of one table version.
+    def candidates(self, question: str, vector: Vectors, *, n: int, visible: Visible) -> tuple[list[Found], int]:
+        """The best `n` rows by cosine and the best `n` by BM25 of those `visible`, of one table version.
 
         Returns each row once, ordered by id, and the table version searched.
         """
-        where = visible_to(allowed)
+        where = _seen(visible)
         with self._snapshot() as table, _translated(self.folder, "searched"):
             dense = table.search(vector, vector_column_name="vector").distance_type("dot")
             lists = [_limited(dense, where, n).to_arrow().to_pylist()]
@@ -292,6 +291,14 @@ class Index:
             table = self._connection.open_table(self.name)
             table.checkout(table.version)
         yield table
+
+
+def _seen(visible: Visible) -> str | None:
+    parts = [visible_to(visible.labels)]
+    if visible.documents is not None:
+        keys = ", ".join(f"'{document_key(document)}'" for document in sorted(visible.documents))
+        parts.append(f"document_key IN ({keys})" if keys else "false")
+    return " AND ".join(part for part in parts if part) or None
 
 
 def visible_to(allowed: frozenset[str] | None) -> str | None:

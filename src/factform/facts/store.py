@@ -21,6 +21,7 @@ from factform.facts.ledger import Ledger, VersionRow, WriterLock
 from factform.facts.rerank import TokenVectors
 from factform.facts.rerank import rerank as rerank_by_tokens
 from factform.facts.search import CANDIDATES, fuse, printable
+from factform.facts.visible import Visible
 from factform.facts.writer import Progress, Writer
 from factform.ids import sha256, sha256_text, version_id
 from factform.records import Chunk, Hit, Receipt, SearchResult, Source
@@ -130,7 +131,7 @@ class DataLayer:
         start = time.perf_counter()
         vector, tokens = self._encoder.encode_query(printable(question))
         embedded = time.perf_counter()
-        found = self._candidates(printable(question), vector, max(CANDIDATES, k), allowed)
+        found = self._candidates(printable(question), vector, max(CANDIDATES, k), Visible(allowed))
         hidden = set(self._ledger.removing())
         scored = fuse([item for item in found if item.row.chunk.document not in hidden], vector)
         searched = time.perf_counter()
@@ -144,15 +145,15 @@ class DataLayer:
         seconds = {"embed": embedded - start, "search": searched - embedded, "rerank": end - searched}
         return SearchResult(hits, {name: 1000 * s for name, s in {**seconds, "total": end - start}.items()})
 
-    def _candidates(self, question: str, vector: Vectors, n: int, allowed: frozenset[str] | None) -> list[Found]:
+    def _candidates(self, question: str, vector: Vectors, n: int, visible: Visible) -> list[Found]:
         index = self._current.get()
         try:
-            return index.candidates(question, vector, n=n, allowed=allowed)[0]
+            return index.candidates(question, vector, n=n, visible=visible)[0]
         except StoreError:
             if self._current.get().name == index.name:
                 raise
             # Another process rebuilt the index and deleted this table while it was being searched.
-            return self._current.get().candidates(question, vector, n=n, allowed=allowed)[0]
+            return self._current.get().candidates(question, vector, n=n, visible=visible)[0]
 
     def documents(self) -> list[DocumentInfo]:
         """Every document a search can find, by id."""
