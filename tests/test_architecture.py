@@ -35,15 +35,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "audit": VOCABULARY | {"settings"},
     "form": VOCABULARY | {"settings", "model"},
     "encoded": VOCABULARY | {"settings", "model"},
-    "health": VOCABULARY | {"form"},
     "answer": VOCABULARY | {"model", "audit"},
     "evaluation": VOCABULARY | {"answer", "measure"},
     "tuning": VOCABULARY | {"form", "measure", "model"},
     "opened": VOCABULARY | {"settings", "facts", "model", "audit", "answer", "encoded"},
     "documents": VOCABULARY | {"settings", "sources", "facts", "opened"},
+    "care": VOCABULARY | {"settings", "facts", "model", "form", "audit", "documents", "int8"},
     "project": VOCABULARY
     | {"settings", "facts", "model", "form", "audit", "measure", "answer", "evaluation", "tuning"}
-    | {"documents", "health", "opened", "int8"},
+    | {"care", "opened"},
     "cli": VOCABULARY | {"settings", "facts", "model", "form", "audit", "measure", "tuning", "project"},
     "__main__": {"cli"},
 }

@@ -5,13 +5,14 @@ Knows nothing of answers or of what a document says. Everything is looked at, al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import platform
+import sqlite3
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factform.documents import Documents
-from factform.errors import BehaviorError, FactformError, StoreError
+from factform.errors import BehaviorError, FactformError
 from factform.records import as_json
 
 if TYPE_CHECKING:
@@ -22,32 +23,59 @@ if TYPE_CHECKING:
 class Care(Documents):
     """A project's health."""
 
+    def doctor(self, *, quick: bool = False, repair: bool = False) -> dict[str, Any]:
+        """What a person who looks after the project wants to know; `problems` is empty when all is well.
+
+        `quick` leaves out what reads every byte. `repair` first mends what can be mended. Raises StoreBusy while
+        another process writes, StoreError where the ledger and its second copy are both damaged.
+        """
+        repaired = self.repaired() if repair else []
+        checks = self.examined(quick=quick)
+        broken = any(check.status == "problem" and check.name in ("ledger", "index") for check in checks)
+        return {
+            "problems": told(checks),
+            "checks": as_json(checks),
+            "repaired": as_json(repaired),
+            "facts": None if broken else self.facts.status(),
+            "evidence": self.evidence.digest if self.evidence else None,
+            "adapters": next(check.count for check in checks if check.name == "adapters"),
+            "behaviors": self._behavior_names(),
+            "kv": None if self.settings.model.url else self.encoded.report(),
+            "machine": machine(),
+        }
+
     def examined(self, *, quick: bool = False) -> list[Check]:
-        """Every check of the store, the records and the adapters; nothing is changed. Raises StoreBusy while another
-        process writes."""
+        """Every check of the store, the records, the adapters and the behaviors; nothing is changed."""
         from factform.facts.care import examine
 
         self._close_facts()
-        checks = examine(self._place(), quick=quick, progress=lambda what, n, of: self.report(f"check {what}", n, of, ""))
-        return [*checks, _audit(self.state / "audit.db", lambda: self.audit.verify()), self._adapters_check()]
+        checks = examine(self._place(), quick=quick, progress=self._progress("check"))
+        return [
+            *checks,
+            _audit_check(self.state / "audit.db"),
+            _adapters_check(self.adapters_folder),
+            _behaviors_check(self.folder / "behaviors", self._behavior_names()),
+        ]
 
     def repaired(self) -> list[Action]:
-        """Mend what can be mended; what is left is told by `examined`. Raises StoreError where nothing can be done."""
+        """Mend what can be mended and say what was; what is left is told by `examined`."""
         from factform.facts.care import examine
         from factform.facts.care_repair import Action, needs_index, repair_truth, source_bytes
 
         self._close_facts()
-        place = self._place()
-
-        def progress(what: str, done: int, of: int) -> None:
-            self.report(f"repair {what}", done, of, "")
-
+        place, progress = self._place(), self._progress("repair")
         root, most = self.folder / self.settings.facts.root, self.settings.facts.max_file_mb << 20
         done = repair_truth(place, lambda row: source_bytes(root, row, most), progress)
         if needs_index(examine(place, quick=False, progress=progress)):
             report = self.rebuild_index()
             done.append(Action(f"the index was made anew: {report['documents']} documents, {report['chunks']} chunks"))
         return done
+
+    def _progress(self, verb: str) -> Callable[[str, int, int], None]:
+        return lambda what, done, of: self.report(f"{verb} {what}", done, of, "")
+
+    def _behavior_names(self) -> list[str]:
+        return sorted(p.name for p in (self.folder / "behaviors").glob("*/") if not p.name.startswith("."))
 
     def _place(self) -> Place:
         from factform.facts.care import Place
@@ -63,31 +91,50 @@ class Care(Documents):
             self.facts.close()
             del self.__dict__["facts"]
 
-    def _adapters_check(self) -> Check:
-        from factform.facts.care import verdict
-        from factform.form import registry
 
-        wrong, infos = [], []
-        with suppress(FactformError):
-            infos = registry.list_adapters(self.adapters_folder)
-        for folder in sorted(self.adapters_folder.glob("*/adapter.json")) if self.adapters_folder.is_dir() else []:
-            try:
-                registry.verify(self.adapters_folder, folder.parent.name)
-            except FactformError as error:
-                wrong.append(str(error))
-        return verdict(
-            "adapters", wrong, "adapters that are not what was registered", "all adapters hash to their names",
-            count=len(infos), command="factform tune",
-        )  # fmt: skip
+def _adapters_check(folder: Path) -> Check:
+    from factform.facts.care import verdict
+    from factform.form import registry
+
+    wrong = []
+    digests = sorted(path.parent.name for path in folder.glob("*/adapter.json"))
+    for digest in digests:
+        try:
+            registry.verify(folder, digest)
+        except FactformError as error:
+            wrong.append(str(error))
+    right = "all adapters hash to their names"
+    return verdict(
+        "adapters", wrong, "some are not what was registered", right, count=len(digests), command="tune again"
+    )
 
 
-def _audit(path: Path, verify: Callable[[], Sequence[str]]) -> Check:
+def _behaviors_check(folder: Path, names: Sequence[str]) -> Check:
+    from factform.facts.care import verdict
+    from factform.form.behavior import load_behavior
+
+    wrong = []
+    for name in names:
+        try:
+            load_behavior(folder / name)
+        except BehaviorError as error:
+            wrong.append(str(error))
+    command = "`factform behaviors check NAME` names every line"
+    return verdict("behaviors", wrong, "some cannot be used", "all can be used", count=len(names), command=command)
+
+
+def _audit_check(path: Path) -> Check:
+    from factform.audit.log import AuditLog
     from factform.facts.care import Check, problem
 
     if not path.exists():
         return Check("audit", "ok", "nothing was answered yet")
-    if problems := verify():
-        return problem("audit", "records of answers were changed", problems, "factform backup restore")
+    try:
+        problems = AuditLog.open(path).verify()
+    except FactformError as error:
+        problems = [str(error)]
+    if problems:
+        return problem("audit", "records of answers were changed", problems, "restore them from a backup")
     return Check("audit", "ok", "every record is as written, and the chain is whole")
 
 
@@ -96,18 +143,29 @@ def told(checks: Sequence[Check]) -> list[str]:
     found = []
     for check in checks:
         if check.status == "problem":
-            examples = f" ({'; '.join(check.examples)})" if check.examples else ""
-            found.append(f"{check.name}: {check.message}{examples}; {check.command}")
+            more = f"; {check.count - len(check.examples)} more" if check.count > len(check.examples) > 0 else ""
+            examples = f" ({'; '.join(check.examples)}{more})" if check.examples else ""
+            found.append(f"{check.name}: {check.message}{examples}: {check.command}")
     return found
 
 
-def checks_json(checks: Sequence[Check]) -> list[dict[str, Any]]:
-    return [as_json(check) for check in checks]
+def machine() -> dict[str, Any]:
+    """What this machine computes with; its speed is measured again, and the choice kept for the next start."""
+    import torch
 
+    from factform.int8.build import native
+    from factform.model.probe import choose, cores
 
-def facts_or_none(status: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The store's counts; None where it cannot be opened, which the checks then tell."""
-    try:
-        return status()
-    except (StoreError, BehaviorError):
-        return None
+    choice = choose(again=True)
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cores": cores(),
+        "threads": choice.threads,
+        "dtype": choice.dtype,
+        "int8": choice.int8,
+        "native": choice.native,
+        "native_missing": native().reason,
+        "cuda": torch.cuda.is_available(),
+        "sqlite": sqlite3.sqlite_version,
+    }

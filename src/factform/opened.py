@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from factform.answer import EvidenceUse, LanguageModel, Parts
     from factform.audit.log import AuditLog
     from factform.encoded import EncodedPassages
+    from factform.facts.embed import Encoder
     from factform.facts.evidence import EvidenceModel
     from factform.facts.store import DataLayer
     from factform.model.reader import Reader
@@ -191,15 +192,19 @@ class Opened:
             min_confidence=section.min_confidence if min_confidence is None else min_confidence,
         )
 
-    def open_facts(self, *, for_rebuild: bool) -> DataLayer:
+    def encoder(self) -> Encoder:
+        """The embedder of the settings, opened anew."""
         from factform.facts.embed import Embedder
-        from factform.facts.store import DataLayer
         from factform.model.fetch import fetch_model
 
-        files = fetch_model(self.settings.model.embedder, progress=self.fetching)
+        return Embedder.open(fetch_model(self.settings.model.embedder, progress=self.fetching).folder)
+
+    def open_facts(self, *, for_rebuild: bool) -> DataLayer:
+        from factform.facts.store import DataLayer
+
         return DataLayer.open(
             self.state,
-            Embedder.open(files.folder),
+            self.encoder(),
             chunk_tokens=self.settings.facts.chunk_tokens,
             wait_s=self.settings.facts.writer_wait_s,
             for_rebuild=for_rebuild,

@@ -5,18 +5,16 @@ Knows nothing of the command line or HTTP. Parts are opened when first needed: l
 
 from __future__ import annotations
 
-import platform
-import sqlite3
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from factform import __version__
-from factform.documents import Documents
+from factform.care import Care
 from factform.errors import BehaviorError, CaseError, ModelError, ProjectError
 from factform.ids import folder_state
 from factform.opened import CANDIDATES, Report, silent
@@ -33,7 +31,7 @@ PROMOTED = "promoted"
 """Adapter of an ask that wants whatever its behavior has promoted."""
 
 
-class Project(Documents):
+class Project(Care):
     """A folder with factform.toml. Use as a context manager, or call `close`.
 
     >>> with Project.open("demo") as project:                      # doctest: +SKIP
@@ -287,24 +285,6 @@ class Project(Documents):
             progress=lambda done, of: self.report("evaluate", done, of, ""),
         )
 
-    # --- health -------------------------------------------------------------------------------
-
-    def doctor(self) -> dict[str, Any]:
-        """What a person who looks after the project wants to know; `problems` is empty when all is well."""
-        from factform.health import examine
-
-        return examine(
-            facts=self.facts.status(),
-            records=self.audit.verify(),
-            adapters=self.adapters_folder,
-            digests=[info.digest for info in self.adapters()],
-            behaviors=self.behaviors(),
-            check_behavior=self.behavior,
-            evidence=self.evidence.digest if self.evidence else None,
-            kv=None if self.settings.model.url else self.encoded.report(),
-            machine=machine(),
-        )
-
     # --- inside -------------------------------------------------------------------------------
 
     def _evaluate(
@@ -376,25 +356,3 @@ class Project(Documents):
         if not found:
             raise RegistryError(f"behavior {name!r} has no adapter yet: run `factform tune {name}`")
         return max(found, key=lambda info: (info.created, info.digest))
-
-
-def machine() -> dict[str, Any]:
-    """What this machine computes with; its speed is measured again, and the choice kept for the next start."""
-    import torch
-
-    from factform.int8.build import native
-    from factform.model.probe import choose, cores
-
-    choice = choose(again=True)
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cores": cores(),
-        "threads": choice.threads,
-        "dtype": choice.dtype,
-        "int8": choice.int8,
-        "native": choice.native,
-        "native_missing": native().reason,
-        "cuda": torch.cuda.is_available(),
-        "sqlite": sqlite3.sqlite_version,
-    }

@@ -213,15 +213,6 @@ def fetched(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
         console.print(f"{plain(m['name'])}: {plain(m['folder'])}, digest {m['digest'][:16]}, from {m['revision']}")
 
 
-def health(console: Console, found: Mapping[str, Any]) -> None:
-    mapping(console, {name: value for name, value in found.items() if name not in ("problems", "kv")})
-    if found["kv"]:
-        encoded(console, found["kv"])
-    for problem in found["problems"]:
-        console.print(f"problem: {plain(problem)}")
-    console.print("no problems" if not found["problems"] else f"{len(found['problems'])} problem(s)")
-
-
 def encoded(console: Console, found: Mapping[str, Any]) -> None:
     """What the cache of encoded passages holds, how often it helped and what that saved."""
     console.print(f"encoded passages, in {found['stored']}:")

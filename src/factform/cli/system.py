@@ -1,4 +1,4 @@
-"""Verbs about models, health and versions.
+"""Verbs about models and versions.
 
 Knows nothing of documents or answers.
 """
@@ -14,7 +14,7 @@ from factform import records
 from factform.cli import show
 from factform.cli.options import HERE, JsonOption, ProjectOption
 from factform.cli.progress import reporter
-from factform.cli.run import FAILED, emit, opened
+from factform.cli.run import emit
 
 
 def list_(project: ProjectOption = HERE, as_json: JsonOption = False) -> None:
@@ -57,17 +57,6 @@ def fetch(
                 {"name": name, "folder": str(files.folder), "digest": files.digest, "revision": files.revision}
             )
     emit(found, as_json, lambda console: show.fetched(console, found))
-
-
-def doctor(project: ProjectOption = HERE, as_json: JsonOption = False) -> int:
-    """Check store, index, records, adapters and behaviors. The exit code is 1 if there are problems.
-
-    Example: factform doctor
-    """
-    with opened(project, as_json) as p:
-        found = p.doctor()
-    emit(found, as_json, lambda console: show.health(console, found))
-    return FAILED if found["problems"] else 0
 
 
 def version(project: ProjectOption = HERE, as_json: JsonOption = False) -> None:

@@ -24,6 +24,7 @@ from factform.facts import blobs, ledgerlog
 from factform.facts.current import CurrentIndex
 from factform.facts.index import Index, index_files
 from factform.facts.ledger import Ledger, VersionRow, WriterLock, migrations
+from factform.facts.sums import Sums
 from factform.ids import sha256_file
 
 EXAMPLES = 5
@@ -228,29 +229,29 @@ def check_index(place: Place, ledger: Ledger, *, quick: bool, progress: Progress
         place.folder, ledger, embedder=place.embedder, dim=place.dim, chunk_tokens=place.chunk_tokens
     )
     wanted = {row.document: row for row in ledger.all_current() if row.chunks}
-    if ledger.get_meta("table") is None and not wanted:
+    table = ledger.get_meta("table")
+    if table is None and not wanted:
         return [Check("index", "ok", "there is nothing to index yet")]
+    found = [] if quick or table is None else [check_files(place.folder / "index", table)]
     try:
         current.check_settings()
         index = current.get()
-        found = [Check("index", "ok", "it can be opened")]
-        if not quick:
-            found.append(check_files(index))
+        found.append(Check("index", "ok", "it can be opened"))
         found += check_rows(place, index, wanted, set(ledger.removing()), quick=quick, progress=progress)
         return [*found, check_words(index)]
     except FactformError as error:
-        return [problem("index", str(error))]
+        return [*found, problem("index", str(error))]
 
 
-def check_files(index: Index) -> Check:
-    """Every file of the index against the checksum noted when it was written."""
-    compared = index.sums.compare(list(index_files(index.path)))
+def check_files(folder: Path, table: str) -> Check:
+    """Every file of a table against the checksum noted when it was written."""
+    sums = Sums(folder / f"{table}.sums", folder / f"{table}.lance")
+    compared = sums.compare(list(index_files(sums.folder)))
     wrong = [*compared.changed, *(f"{name} (missing)" for name in compared.missing)]
-    if not wrong and compared.unlisted and not compared.checked:
+    if compared.unlisted and not compared.checked:
         return problem("index_files", "the checksums of the index's files are lost")
-    return verdict(
-        "index_files", wrong, "files of the index were changed", "files are as written", count=compared.checked
-    )
+    right = "every file is as it was written"
+    return verdict("index_files", wrong, "files of the index were changed", right, count=compared.checked)
 
 
 def check_rows(

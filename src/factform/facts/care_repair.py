@@ -1,4 +1,4 @@
-"""What is damaged in a store, mended from what is not: the ledger from its log, texts from originals, the index from both.
+"""What is damaged in a store, mended from what is not: the ledger from its log, texts from originals.
 
 Knows nothing of how damage is found (`facts/care.py`) or shown. It never makes things worse: a damaged file is moved to
 `quarantine/` before anything takes its place, and what cannot be proved right is left and told.
@@ -6,7 +6,6 @@ Knows nothing of how damage is found (`facts/care.py`) or shown. It never makes 
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import sqlite3
@@ -161,7 +160,7 @@ def source_bytes(root: Path, row: VersionRow, most: int) -> bytes | None:
     """The file a version came from, where it still has the same bytes; `root` is what document ids are relative to."""
     path = (root / row.document).resolve()
     try:
-        if not path.is_relative_to(root.resolve()) or not path.is_file() or os.path.getsize(path) > most:
+        if not path.is_relative_to(root.resolve()) or not path.is_file() or path.stat().st_size > most:
             return None
         data = path.read_bytes()
     except (OSError, ValueError):

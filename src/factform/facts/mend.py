@@ -1,7 +1,7 @@
 """Bytes whose SHA-256 is known and in which one bit or byte flipped, put right by trying: the hash proves the result.
 
-Knows nothing of what the bytes are. A disk that rots flips single bits; for a file of a few thousand bytes all places can
-be tried in a second or two. What is longer, or damaged in two places, is given up.
+Knows nothing of what the bytes are. A disk that rots flips single bits; for a file of a few thousand bytes all places
+can be tried in a second or two. What is longer, or damaged in two places, is given up.
 """
 
 from __future__ import annotations

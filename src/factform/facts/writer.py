@@ -199,6 +199,7 @@ class Writer:
             return Receipt(source.document, None, digest, 0, "failed", error=error)
         row = self._ledger.current(source.document)
         if row is not None and row.sha256 == digest and row.source(b"") == _normal(source):
+            blobs.put(self._blobs, [source.data])  # nothing is written unless the stored bytes are damaged
             return Receipt(source.document, row.version, digest, row.chunks, "unchanged")
         return None
 

@@ -1,0 +1,205 @@
+"""Damage of every kind: found by name, mended where something sound is left, told where not."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hash_encoder import DIM, HashEncoder
+
+from factform.errors import StoreError
+from factform.facts import blobs
+from factform.facts.care import Check, Place, examine
+from factform.facts.care_repair import Action, needs_index, repair_truth
+from factform.facts.mend import mend
+from factform.facts.store import DataLayer
+from factform.ids import sha256
+from factform.records import Source
+
+BODIES = {"a": "An old zebra sleeps.", "b": "A bear eats honey.", "gone": "The panther left."}
+
+
+def silent(*_: object) -> None:
+    return None
+
+
+def place(folder: Path) -> Place:
+    return Place(folder, HashEncoder().digest, DIM, 160, 1.0)
+
+
+def look(folder: Path, *, quick: bool = False) -> list[Check]:
+    return examine(place(folder), quick=quick, progress=silent)
+
+
+def problems(folder: Path, *, quick: bool = False) -> set[str]:
+    return {check.name for check in look(folder, quick=quick) if check.status == "problem"}
+
+
+def repair(folder: Path, original: Callable[[Any], bytes | None] = lambda row: None) -> list[Action]:
+    done = repair_truth(place(folder), original, silent)
+    if needs_index(look(folder)):
+        with DataLayer.open(folder, HashEncoder(), for_rebuild=True) as layer:
+            layer.rebuild()
+    return done
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sound") / "state"
+    with DataLayer.open(folder, HashEncoder()) as layer:
+        layer.add([Source(name, body.encode(), f"{name}.txt", access=("x",)) for name, body in BODIES.items()])
+        layer.add([Source("a", b"A new giraffe walks.", "a.txt", title="Giraffes")])
+        layer.remove(["gone"])
+    return folder
+
+
+@pytest.fixture
+def store(sound: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sound, tmp_path / "state"))
+
+
+def everything(folder: Path) -> list[object]:
+    with DataLayer.open(folder, HashEncoder()) as layer:
+        found: list[object] = [layer.documents(), [layer.chunks_of(name) for name in BODIES]]
+        for name in BODIES:
+            found += [(row, layer.text_of(name, row.version)) for row in layer.history(name)]
+            found.append(layer.search(BODIES[name], k=5).hits)
+        return found
+
+
+def flip(path: Path, at: int = -1) -> None:
+    data = bytearray(path.read_bytes())
+    data[at if at >= 0 else len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def sql(folder: Path, statement: str) -> None:
+    with sqlite3.connect(folder / "ledger.db") as ledger:
+        ledger.execute(statement)
+    ledger.close()
+
+
+def blob_of(folder: Path, data: bytes) -> Path:
+    return blobs.blob_path(folder / "blobs", sha256(data))
+
+
+def lance(folder: Path, pattern: str) -> Path:
+    return sorted((folder / "index").glob(f"*.lance/{pattern}"))[-1]
+
+
+def rows_of(folder: Path) -> Any:
+    import lancedb
+
+    connection = lancedb.connect(folder / "index")
+    return connection.open_table(next((folder / "index").glob("*.lance")).stem)
+
+
+def test_a_sound_store_has_no_problems(store: Path) -> None:
+    checks = look(store)
+    assert [check for check in checks if check.status == "problem"] == []
+    counted = {check.name: check.count for check in checks}
+    assert (counted["ledger"], counted["rows"], counted["originals"]) == (4, 2, 4)
+    assert counted["index_files"] > 10
+    assert problems(store, quick=True) == set()
+
+
+def test_examining_changes_nothing(store: Path) -> None:
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    look(store)
+    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+
+
+DAMAGE: list[tuple[str, Callable[[Path], object], set[str]]] = [
+    ("a title", lambda f: sql(f, "UPDATE versions SET title = 'Gorillas' WHERE document = 'a'"), {"ledger"}),
+    ("a label", lambda f: sql(f, "UPDATE versions SET access = '[\"y\"]' WHERE document = 'b'"), {"ledger"}),
+    ("a row gone", lambda f: sql(f, "DELETE FROM meta"), {"ledger"}),
+    ("a table more", lambda f: sql(f, "CREATE TABLE more (id)"), {"ledger"}),
+    ("the schema's number", lambda f: sql(f, "PRAGMA user_version = 99"), {"ledger"}),
+    ("not a ledger", lambda f: (f / "ledger.db").write_bytes(b"no database " * 1000), {"ledger"}),
+    ("no ledger", lambda f: (f / "ledger.db").unlink(), {"ledger"}),
+    ("its log", lambda f: flip(f / "ledger.log"), {"ledger_log"}),
+    ("a data file", lambda f: flip(lance(f, "data/*")), {"index_files"}),
+    ("no manifest", lambda f: lance(f, "_versions/*.manifest").unlink(), {"index_files"}),
+    ("a text", lambda f: flip(blob_of(f, b"A bear eats honey.")), {"originals", "texts"}),
+    ("a text gone", lambda f: blob_of(f, b"An old zebra sleeps.").unlink(), {"originals", "texts"}),
+    ("a row too few", lambda f: rows_of(f).delete("document = 'b'"), {"counts"}),
+    ("a label in the index", lambda f: rows_of(f).update("document = 'b'", {"access": ["zz"]}), {"rows"}),
+    ("a page in the index", lambda f: rows_of(f).update("document = 'b'", {"page": 7}), {"rows"}),
+    ("a vector", lambda f: rows_of(f).update("document = 'b'", {"vector": [2.0] * DIM}), {"rows"}),
+]
+
+
+@pytest.mark.parametrize(("damage", "named"), [pytest.param(d, n, id=name) for name, d, n in DAMAGE])
+def test_damage_is_named_and_mended(store: Path, damage: Callable[[Path], object], named: set[str]) -> None:
+    before = everything(store)
+    damage(store)
+    assert named <= problems(store)
+    repair(store, lambda row: BODIES[row.document].encode())
+    assert problems(store) == set()
+    assert strip(everything(store)) == strip(before)
+
+
+def strip(found: list[object]) -> list[object]:
+    """Scores of a smaller or larger lexical index may differ in the last digits: places and texts may not."""
+    return [
+        [(h.rank, h.chunk) for h in x] if isinstance(x, tuple) and x and hasattr(x[0], "rank") else x for x in found
+    ]
+
+
+def test_a_flipped_original_is_put_right_without_its_source(store: Path) -> None:
+    flip(blob_of(store, b"A bear eats honey."))
+    done = repair(store)
+    assert [(action.document, "flipped" in action.what) for action in done] == [("b", True)]
+    assert problems(store) == set()
+    assert [path.name[:8] for path in (store / "quarantine").iterdir()] == [sha256(b"A bear eats honey.")[2:10]]
+
+
+def test_a_lost_original_is_told_and_added_again(store: Path) -> None:
+    blob_of(store, b"A bear eats honey.").unlink()
+    assert repair(store) == []
+    (check,) = [check for check in look(store) if check.name == "originals"]
+    assert check.examples == (f"b version {sha256(b'A bear eats honey.')[:16]}",)
+    with DataLayer.open(store, HashEncoder()) as layer:
+        (chunk,) = layer.chunks_of("b")
+        quoted = (chunk.start, chunk.end, chunk.text, chunk.sha256, chunk.start, chunk.end)
+        assert layer.search("bear", k=1).hits[0].chunk == chunk  # still to be found
+        assert not layer.verify_span("b", chunk.version, *quoted)  # and not cited
+        source = Source("b", b"A bear eats honey.", "b.txt", access=("x",))
+        assert layer.add([source])[0].status == "unchanged"
+        assert layer.verify_span("b", chunk.version, *quoted)
+    assert problems(store) == set()
+
+
+def test_both_copies_of_the_ledger_damaged_is_an_error_that_says_so(store: Path) -> None:
+    (store / "ledger.db").write_bytes(b"no database " * 1000)
+    flip(store / "ledger.log")
+    before = (store / "ledger.db").read_bytes()
+    with pytest.raises(StoreError, match="restore the project from a backup"):
+        repair(store)
+    assert (store / "ledger.db").read_bytes() == before
+
+
+def test_a_log_behind_the_ledger_is_only_a_note(store: Path) -> None:
+    whole = (store / "ledger.log").read_bytes().splitlines(keepends=True)
+    (store / "ledger.log").write_bytes(b"".join(whole[:-2]))
+    assert problems(store) == set()
+    assert "note" in {check.status for check in look(store) if check.name == "ledger_log"}
+
+
+@pytest.mark.parametrize("at", [0, 1, 63, 64, 129])
+@pytest.mark.parametrize("change", [1, 128, 77])
+def test_mending_finds_the_one_byte(at: int, change: int) -> None:
+    data = bytes(range(130))
+    wrong = data[:at] + bytes([data[at] ^ change]) + data[at + 1 :]
+    assert mend(wrong, sha256(data)) == data
+
+
+def test_mending_gives_up_on_two_bytes_and_on_large_files() -> None:
+    data = bytes(200)
+    assert mend(b"\1\1" + data[2:], sha256(data)) is None
+    large = bytes(1 << 20)
+    assert mend(b"\1" + large[1:], sha256(large)) is None
