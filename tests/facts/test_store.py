@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from factform.errors import NotFound, SettingsError, StoreBusy, StoreError
 from factform.facts import blobs, writer
 from factform.facts.embed import Vectors
-from factform.facts.index import LAYOUT, Index
+from factform.facts.index import LAYOUT, Index, Row
 from factform.facts.store import DataLayer
 from factform.facts.writer import BATCH_DOCUMENTS, Writer
 from factform.ids import sha256, version_id
@@ -367,15 +368,77 @@ def reopened(layer: DataLayer) -> DataLayer:
     return DataLayer.open(layer.folder, HashEncoder(), wait_s=0.1)
 
 
-def test_a_torn_manifest_is_rebuilt_on_open(layer: DataLayer) -> None:
-    layer.add([text("a", "zebra")])
+@pytest.mark.parametrize("torn", [1, 2, 5])
+def test_torn_manifests_are_moved_aside_and_what_they_held_is_caught_up(layer: DataLayer, torn: int) -> None:
+    """The table goes on with what its older versions hold; nothing else is embedded again."""
+    layer.add([text("a", "zebra"), text("c", "same bytes", access=("staff",)), text("d", "dog")])
     layer.add([text("b", "giraffe")])
-    versions = list((layer.folder / "index").rglob("*.manifest"))
-    newest = max(versions, key=lambda path: path.stat().st_mtime_ns)
-    newest.write_bytes(newest.read_bytes()[:20])
+    layer.add([text("c", "same bytes", access=("board",))])
+    layer.remove(["d"])
+    name = layer._current.get().name
+    versions = sorted((layer.folder / "index").rglob("*.manifest"))  # newest first
+    for path in versions[:torn]:
+        path.write_bytes(path.read_bytes()[:20])
     with reopened(layer) as opened:
-        assert bodies(opened) == {"a": "zebra", "b": "giraffe"}
+        assert bodies(opened) == {"a": "zebra", "b": "giraffe", "c": "same bytes"}
+        assert found(opened, "same bytes", allowed=frozenset({"staff"})).count("c") == 0
+        assert found(opened, "same bytes", allowed=frozenset({"board"})).count("c") == 1
+        status = opened.status()
+        assert status["consistent"]
+        assert status["accounting"]["holds"]
+        assert len(status["quarantine"]) == torn
+        assert opened._current.get().name == name
+        assert [r.status for r in opened.add([text("e", "emu")])] == ["created"]
+        opened._current.get().check()
+
+
+def test_a_table_without_a_whole_manifest_is_rebuilt_on_open(layer: DataLayer) -> None:
+    layer.add([text("a", "zebra")])
+    for path in (layer.folder / "index").rglob("*.manifest"):
+        path.write_bytes(b"")
+    with reopened(layer) as opened:
+        assert bodies(opened) == {"a": "zebra"}
         assert opened.status()["consistent"]
+
+
+def test_catching_up_puts_right_whatever_the_index_holds_otherwise(layer: DataLayer) -> None:
+    layer.add([text("a", "zebra"), text("b", "bear"), text("c", "cat")])
+    index = layer._current.get()
+    rows = [Row(chunk, (), 99) for chunk in layer.chunks_of("a")]
+    stray = [replace(row, chunk=replace(row.chunk, id="stray", document="stray")) for row in rows]
+    index.append(stray, layer._encoder.encode(["zebra"]))
+    index.append([Row(chunk, (), 1) for chunk in layer.chunks_of("a")], layer._encoder.encode(["zebra"]))  # twice
+    index.delete(["b"])
+    before = layer.status()["accounting"]
+    assert (before["searchable"], before["strays"], before["holds"]) == (1, 1, False)
+    assert layer._writer.catch_up() == {"removed": 1, "indexed": 2}
+    assert bodies(layer) == {"a": "zebra", "b": "bear", "c": "cat"}
+    assert layer.status()["accounting"] == {
+        **dict.fromkeys(("pending", "failed", "removed", "strays"), 0),
+        "accepted": 3,
+        "searchable": 3,
+        "holds": True,
+    }
+    assert layer._writer.catch_up() == {"removed": 0, "indexed": 0}
+
+
+def test_a_removal_ends_what_waits_to_be_taken_in(layer: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer.add([text("a", "zebra")])
+
+    def full(*_: object) -> None:
+        raise StoreError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Index, "replace", full)
+        with pytest.raises(StoreError, match="full"):
+            layer.add([text("a", "giraffe"), text("b", "bear")])
+        assert layer.status()["accounting"]["pending"] == 2
+        assert [r.status for r in layer.remove(["a", "b"])] == ["removed", "removed"]
+        assert found(layer, "zebra") == []
+    layer.add([text("c", "cat")])
+    assert bodies(layer) == {"c": "cat"}
+    accounting = layer.status()["accounting"]
+    assert (accounting["removed"], accounting["searchable"], accounting["holds"]) == (2, 1, True)
 
 
 def test_a_missing_index_is_rebuilt_on_open(layer: DataLayer) -> None:
@@ -403,10 +466,15 @@ def test_a_flipped_byte_is_never_shown(layer: DataLayer) -> None:
 
 def test_damage_after_a_broken_tidying_is_looked_for(layer: DataLayer) -> None:
     layer.add([text("a", "The zebra farm costs 1000 euros a year.")])
-    layer._ledger.set_meta("optimizing", "1")
-    for path in (layer.folder / "index").rglob("data/*.lance"):
+    layer.add([text("b", "The bear costs nothing.")])
+    held = set((layer.folder / "index").rglob("data/*.lance"))
+    layer._current.get().optimize()  # it writes the rows together, and the process dies before the fsync
+    new = set((layer.folder / "index").rglob("data/*.lance")) - held
+    assert new
+    for path in new:
         path.write_bytes(path.read_bytes().replace(b"costs 1000 euros", b"costs 9000 euros"))
     with reopened(layer) as opened:
+        opened._current.get().check()
         assert "1000" in opened.search("zebra farm").hits[0].chunk.text
 
 

@@ -8,19 +8,12 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from factform.errors import NotFound, StoreError
+from factform.facts.disk import refused, sync_path
 from factform.ids import sha256
-
-
-def fsync_path(path: Path) -> None:
-    """Force a file or a folder to stable storage. A new name is durable only once its folder is."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def blob_path(folder: Path, digest: str) -> Path:
@@ -33,25 +26,29 @@ def blob_path(folder: Path, digest: str) -> Path:
 def put(folder: Path, pieces: Iterable[bytes]) -> list[str]:
     """Store each of `pieces` and return their digests, in order; on return all of them are on disk for good.
 
-    Every file is written beside its place, fsynced, renamed, and then each folder touched is fsynced once: a crash
-    leaves either the whole blob or none. Bytes already there are read back first, so that storing a document
-    again also repairs a damaged blob.
+    Every file is written beside its place, fsynced, renamed, and then each folder is fsynced once: a crash leaves
+    either the whole blob or none. Bytes already there are read back first, so that storing a document again also
+    repairs a damaged blob. Their folders are fsynced all the same: whoever put them there may have died before it
+    came to that. What could not be forced to disk is taken away again, as asking a second time proves nothing.
     """
-    touched: set[Path] = set()
+    folders: set[Path] = set()
+    written: list[Path] = []
     digests = []
-    for data in pieces:
-        digest = sha256(data)
-        digests.append(digest)
-        path = blob_path(folder, digest)
-        if _intact(path, data):
-            continue
-        if not path.parent.is_dir():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            touched.add(folder)
-        _write(folder / "tmp", path, data)
-        touched.add(path.parent)
-    for place in sorted(touched):
-        fsync_path(place)
+    try:
+        for data in pieces:
+            digest = sha256(data)
+            digests.append(digest)
+            path = blob_path(folder, digest)
+            folders |= {path.parent, folder}
+            if not _intact(path, data):
+                _write(folder / "tmp", path, data)
+                written.append(path)
+        for place in sorted(folders):
+            sync_path(place)
+    except StoreError:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
     return digests
 
 
@@ -88,14 +85,16 @@ def _intact(path: Path, data: bytes) -> bool:
 
 
 def _write(scratch: Path, path: Path, data: bytes) -> None:
-    scratch.mkdir(parents=True, exist_ok=True)
     temporary = scratch / secrets.token_hex(8)
     try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StoreError(f"blob {path.parent.name}{path.name} cannot be written: {error.strerror}") from error
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise refused(f"{path} cannot be written", error) from error

@@ -15,6 +15,7 @@ from typing import Any
 from factform.errors import SettingsError, StoreError
 from factform.facts.index import LAYOUT, Index, remove_table
 from factform.facts.ledger import Ledger
+from factform.facts.recovery import sound
 from factform.ids import canonical_json
 
 
@@ -32,6 +33,24 @@ class CurrentIndex:
 
     def close(self) -> None:
         self._index = None
+
+    def durable(self) -> int | None:
+        """The last version of the table in use that was forced to disk; None when the ledger does not say."""
+        name, _, version = (self._ledger.get_meta("durable") or "").partition(":")
+        return int(version) if name and name == self._ledger.get_meta("table") else None
+
+    def mark(self) -> dict[str, str]:
+        """What to note in the ledger once the table as it is now was forced to disk."""
+        return _mark(self.get())
+
+    def set_back(self) -> None:
+        """Open the table anew, without whatever may not be on disk. Raises StoreError when it has to be made anew."""
+        with self._lock:
+            name = self._ledger.get_meta("table")
+            if name is None:
+                raise StoreError(f"the index in {self.folder} is not there; run `factform index rebuild`")
+            self._index = None
+            self._index = sound(self.folder / "index", name, self._dim, self.durable())
 
     def get(self) -> Index:
         """The table the ledger names now: another process may have rebuilt it since the last call."""
@@ -53,10 +72,8 @@ class CurrentIndex:
 
     def use(self, index: Index) -> None:
         """Switch to another table, for this process and (through the ledger) for all others, in one transaction."""
-        values = {"table": index.name, "index_settings": canonical_json(self._settings()), "optimizing": "0"}
-        with self._ledger.transaction() as run:
-            for item in values.items():
-                run("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", item)
+        values = {"table": index.name, "index_settings": canonical_json(self._settings()), **_mark(index)}
+        self._ledger.note(values)
         self._index = index
 
     def _settings(self) -> dict[str, Any]:
@@ -88,3 +105,7 @@ def _number(table: str) -> int:
     """The number in a table's name, 0 where it has none."""
     found = re.fullmatch(r"chunks_(\d{1,9})", table)
     return int(found[1]) if found else 0
+
+
+def _mark(index: Index) -> dict[str, str]:
+    return {"durable": f"{index.name}:{index.version()}"}

@@ -22,14 +22,14 @@ from lancedb.index import FTS, IvfHnswSq
 from lancedb.query import MatchQuery
 
 from factform.errors import StoreError
-from factform.facts.blobs import fsync_path
+from factform.facts.disk import advice, errno_in, fsync_path, refused
 from factform.facts.embed import Vectors
 from factform.facts.sums import Sums
 from factform.facts.visible import Visible
 from factform.ids import chunk_id, sha256_json, sha256_text
 from factform.records import Chunk
 
-LAYOUT = 3
+LAYOUT = 4
 """Number of the row layout below; an index of another layout is rebuilt."""
 
 KEEP_VERSIONS = timedelta(days=36_500)
@@ -53,11 +53,19 @@ class Row:
     """A chunk as the index holds it. `access` are the labels of which a reader needs one; empty means everybody.
 
     `seal` is the checksum it was stored with, "" for a row not stored yet.
+
+    `seq` is the ledger's row that it was made from: the same bytes offered with other metadata are another row, and
+    an index that was set back tells by it what it lacks.
     """
 
     chunk: Chunk
     access: tuple[str, ...]
+    seq: int = 0
     seal: str = field(default="", compare=False)
+
+
+class Refused(StoreError):
+    """The disk or the system refused; what the index holds is not to blame."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,14 @@ def document_key(document: str) -> str:
 
 def schema(dim: int) -> pa.Schema:
     text, number = pa.string(), pa.int64()
-    fixed = [("id", text), ("document", text), ("document_key", text), ("version", text), ("start", number)]
+    fixed = [
+        ("id", text),
+        ("document", text),
+        ("document_key", text),
+        ("version", text),
+        ("seq", number),
+        ("start", number),
+    ]
     fixed += [("end", number), ("text", text), ("search_text", text), ("title", text), ("heading", pa.list_(text))]
     fixed += [("header", text), ("sha256", text), ("access", pa.list_(text)), ("vector", pa.list_(pa.float32(), dim))]
     fixed += [("pages", pa.list_(pa.struct([("number", number), ("start", number)]))), ("seal", text)]
@@ -180,19 +195,30 @@ class Index:
                 self._table.create_index("vector", config=IvfHnswSq(distance_type="dot"), name="vector_idx")
             self._table.optimize(cleanup_older_than=KEEP_VERSIONS)
 
-    def sync(self) -> None:
+    def sync(self, *, everything: bool = False) -> None:
         """Force every file written since the last call, and the folders that name them, to stable storage.
 
-        Lance's files never change once written, so new names are all there is to look for.
+        Lance's files never change once written, so new names are all there is to look for. `everything` takes no
+        file for durable that was there when the table was opened.
         """
+        if everything:
+            self._durable = set()
         present = set(index_files(self.path))
         new = present - self._durable
-        for name in sorted(new):
-            fsync_path(Path(name))
-        for folder in sorted({parent for name in new for parent in _folders(Path(name), self.folder)}):
-            fsync_path(folder)
+        try:
+            for name in sorted(new):
+                fsync_path(Path(name))
+            for folder in sorted({parent for name in new for parent in _folders(Path(name), self.folder)}):
+                fsync_path(folder)
+        except OSError as error:
+            raise Refused(str(refused(f"the index in {self.folder} cannot be forced to disk", error))) from error
         self._durable |= new
         self.sums.note(present)
+
+    def restore(self, version: int) -> None:
+        """Make the table what it was at `version`, as a new version on top: other processes may hold the newest."""
+        with _translated(self.folder, f"set back to version {version}"):
+            self._table.restore(version)
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -264,6 +290,15 @@ class Index:
         if len(held) != len(counted):
             raise StoreError(f"the index in {self.folder} holds two versions at once; run `factform index rebuild`")
         return held
+
+    def held(self) -> dict[str, tuple[int, int]]:
+        """What the index really holds: document -> (ledger row, chunks), the row -1 where there are several."""
+        with _translated(self.folder, "read"):
+            table = self._table.search().select(["document", "seq"]).to_arrow()
+        counted = table.group_by("document").aggregate([("seq", "min"), ("seq", "max"), ("seq", "count")])
+        names = ("document", "seq_min", "seq_max", "seq_count")
+        columns = (counted.column(name).to_pylist() for name in names)
+        return {d: (low if low == high else -1, n) for d, low, high, n in zip(*columns, strict=True)}
 
     def version(self) -> int:
         with _translated(self.folder, "read"):
@@ -361,6 +396,7 @@ def _record(row: Row) -> dict[str, Any]:
         "document": chunk.document,
         "document_key": document_key(chunk.document),
         "version": chunk.version,
+        "seq": row.seq,
         "start": chunk.start,
         "end": chunk.end,
         "text": chunk.text,
@@ -392,7 +428,7 @@ def _row(record: Mapping[str, Any]) -> Row:
         heading=tuple(record["heading"]),
         pages=tuple((page["number"], page["start"]) for page in record["pages"]),
     )
-    return Row(chunk, tuple(record["access"]), record["seal"])
+    return Row(chunk, tuple(record["access"]), record["seq"], record["seal"])
 
 
 def index_files(path: Path) -> Iterator[str]:
@@ -416,6 +452,9 @@ def _translated(folder: Path, done: str) -> Iterator[None]:
         yield
     except (ValueError, OSError, RuntimeError, pa.ArrowException) as error:
         reason = str(error).split(", /")[0].strip()
+        number = errno_in(str(error))
+        if number is not None:
+            raise Refused(f"the index in {folder} cannot be {done}: {reason[:300]}; {advice(number)}") from error
         raise StoreError(
             f"the index in {folder} cannot be {done}: {reason[:300]}; run `factform index rebuild`"
         ) from error

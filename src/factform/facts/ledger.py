@@ -9,14 +9,15 @@ the truncation that commits is itself fsynced, while DELETE would need EXTRA to 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from factform.errors import StoreBusy, StoreError
+from factform.facts.disk import advice
 from factform.facts.ledgerlog import LedgerLog
 from factform.ids import canonical_json
 from factform.records import Source
@@ -184,8 +186,12 @@ class Ledger:
         return None if row is None else str(row["value"])
 
     def set_meta(self, key: str, value: str) -> None:
+        self.note({key: value})
+
+    def note(self, marks: Mapping[str, str]) -> None:
+        """Set several small values, all or none."""
         with self.transaction() as run:
-            run("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value))
+            _note(run, marks)
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -199,6 +205,44 @@ class Ledger:
     def versions(self) -> list[VersionRow]:
         """Every version of every document ever offered, oldest first."""
         return self._rows("SELECT * FROM versions ORDER BY seq")
+
+    def current_rows(self) -> dict[str, tuple[int, int]]:
+        """What an index should hold: document -> (row, chunks)."""
+        found = self._all("SELECT d.id, v.seq, v.chunks FROM documents d JOIN versions v ON v.seq = d.current")
+        return {str(row["id"]): (int(row["seq"]), int(row["chunks"])) for row in found if row["chunks"]}
+
+    def offered(self) -> int:
+        """How many documents were ever offered."""
+        row = self._one("SELECT count(*) n FROM documents")
+        return 0 if row is None else int(row["n"])
+
+    def unfinished(self) -> set[str]:
+        """Documents with an offer or a removal that is not finished."""
+        found = self._all(
+            "SELECT document id FROM versions WHERE status = 'accepted' UNION SELECT id FROM documents "
+            "WHERE removing = 1"
+        )
+        return {str(row["id"]) for row in found}
+
+    def ended(self) -> dict[str, int]:
+        """Documents that are finished and not current, by what became of their newest version."""
+        found = self._all(
+            "SELECT v.status, count(*) n FROM documents d JOIN versions v ON v.seq = (SELECT max(seq) FROM versions "
+            "WHERE document = d.id) WHERE d.current IS NULL AND d.removing = 0 AND v.status <> 'accepted' GROUP BY 1"
+        )
+        return {str(row["status"]): int(row["n"]) for row in found}
+
+    def has_unfinished(self, *, removals: bool = True) -> bool:
+        """Whether any offer, or any removal too, waits to be finished."""
+        if self._one("SELECT 1 FROM versions WHERE status = 'accepted' LIMIT 1"):
+            return True
+        return removals and bool(self._one("SELECT 1 FROM documents WHERE removing = 1 LIMIT 1"))
+
+    def has_pending(self, document: str) -> VersionRow | None:
+        """The newest version of `document` that was accepted and is not in the index yet, or None."""
+        return self._row(
+            "SELECT * FROM versions WHERE document = ? AND status = 'accepted' ORDER BY seq DESC LIMIT 1", (document,)
+        )
 
     def pending(self) -> list[VersionRow]:
         """Versions accepted and not yet in the index, oldest first."""
@@ -260,10 +304,19 @@ class Ledger:
         rows = (self._row("SELECT * FROM versions WHERE seq = ?", (seq,)) for seq in seqs)
         return [row for row in rows if row is not None]
 
-    def finish(self, indexed: Iterable[tuple[int, str, int]], failed: Iterable[tuple[int, str]]) -> None:
-        """Close accepted rows: (seq, text_sha256, chunks) are what a search now finds, (seq, error) are not."""
+    def finish(
+        self,
+        indexed: Iterable[tuple[int, str, int]],
+        failed: Iterable[tuple[int, str]],
+        marks: Mapping[str, str] | None = None,
+    ) -> None:
+        """Close accepted rows: (seq, text_sha256, chunks) are what a search now finds, (seq, error) are not.
+
+        `marks` are small values noted in the same transaction.
+        """
         now = _now()
         with self.transaction() as run:
+            _note(run, marks or {})
             for seq, text_sha256, chunks in indexed:
                 run(
                     "UPDATE versions SET status = 'superseded', ended_at = ? WHERE seq = (SELECT d.current FROM "
@@ -295,14 +348,15 @@ class Ledger:
             for document in documents:
                 run(
                     "UPDATE versions SET status = 'removed', ended_at = ? WHERE seq = (SELECT current FROM documents "
-                    "WHERE id = ?)",
-                    (now, document),
+                    "WHERE id = ?) OR (document = ? AND status = 'accepted')",
+                    (now, document, document),
                 )
                 run("UPDATE documents SET current = NULL, removing = 1 WHERE id = ?", (document,))
 
-    def finish_removal(self, documents: Sequence[str]) -> None:
-        """The index no longer holds any chunk of `documents`."""
+    def finish_removal(self, documents: Sequence[str], marks: Mapping[str, str] | None = None) -> None:
+        """The index no longer holds any chunk of `documents`. `marks` are noted in the same transaction."""
         with self.transaction() as run:
+            _note(run, marks or {})
             for document in documents:
                 run("UPDATE documents SET removing = 0 WHERE id = ?", (document,))
 
@@ -319,7 +373,8 @@ class Ledger:
                 self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                    with suppress(sqlite3.Error):  # SQLite rolls back by itself where it could not write
+                        self._connection.execute("ROLLBACK")
                 raise
 
     def _all(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
@@ -343,7 +398,14 @@ def _translated(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise StoreError(f"the ledger {path} refused: {error}") from error
+        name = getattr(error, "sqlite_errorname", "")
+        number = errno.ENOSPC if name == "SQLITE_FULL" else errno.EIO if name.startswith("SQLITE_IOERR") else None
+        raise StoreError(f"the ledger {path} refused: {error}; {advice(number)}") from error
+
+
+def _note(run: Any, marks: Mapping[str, str]) -> None:
+    for item in marks.items():
+        run("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", item)
 
 
 def _version_row(row: sqlite3.Row) -> VersionRow:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factform.facts.blobs import fsync_path
+from factform.facts.disk import fsync_path
 
 MARK = "log_mark"
 """The table that holds the mark of the last transaction logged; the only one that is not logged itself."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from factform.facts.current import CurrentIndex
 from factform.facts.embed import Encoder, Vectors
 from factform.facts.index import Found
 from factform.facts.ledger import Ledger, VersionRow, WriterLock
+from factform.facts.recovery import account, quarantined
 from factform.facts.rerank import TokenVectors
 from factform.facts.rerank import rerank as rerank_by_tokens
 from factform.facts.search import CANDIDATES, fuse, printable
@@ -224,14 +225,23 @@ class DataLayer:
         return intact and chunk_end <= len(text) and text[start:end] == quote
 
     def status(self) -> dict[str, Any]:
-        """Counts and sizes. `documents` and `chunks` are counted in the index itself, not taken from the ledger."""
-        held = self._current.get().documents()
-        expected = {row.document: (row.version, row.chunks) for row in self._ledger.all_current() if row.chunks}
+        """Counts and sizes. `documents` and `chunks` are counted in the index itself, not taken from the ledger.
+
+        `accounting` says where every document ever offered is, each once: see `recovery.account`. `unfinished` is why
+        the last attempt to finish what was begun did not succeed, None where it did; `quarantine` are the names of
+        torn files that were moved aside.
+        """
+        index = self._current.get()
+        held, expected = index.held(), self._ledger.current_rows()
+        accounting = account(held, expected, self._ledger.offered(), self._ledger.unfinished(), self._ledger.ended())
         counts = self._ledger.counts()
         return {
             "documents": len(held),
             "chunks": sum(number for _, number in held.values()),
             "consistent": held == expected,
+            "accounting": asdict(accounting),
+            "unfinished": self._writer.unfinished,
+            "quarantine": quarantined(self.folder / "index"),
             "versions": sum(counts.values()),
             "pending": counts["accepted"] + len(self._ledger.removing()),
             "failed": len(self._ledger.failed()),

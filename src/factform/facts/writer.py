@@ -20,17 +20,18 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from factform.errors import DocumentError, StoreBusy, StoreError
 from factform.facts import blobs
-from factform.facts.blobs import fsync_path
 from factform.facts.chunk import chunk
 from factform.facts.current import CurrentIndex
+from factform.facts.disk import keep_reserve, release_reserve, sync_upwards
 from factform.facts.embed import Encoder, Vectors
-from factform.facts.index import Index, Row, remove_tables, search_text
+from factform.facts.index import Index, Refused, Row, remove_tables, search_text
 from factform.facts.ledger import Ledger, VersionRow, WriterLock
 from factform.facts.parse import parse
+from factform.facts.recovery import Difference, difference
 from factform.facts.rerank import TokenVectors
 from factform.ids import canonical_json, sha256, version_id
 from factform.records import Chunk, Receipt, Source
@@ -44,6 +45,11 @@ KEPT_CHUNKS = 64
 
 MAX_REPLAYS = 2
 """Times a document may be replayed after a crash: one that crashes its parser must not do so at every opening."""
+
+FEW_DELETED = 1000
+"""Documents taken out of the index in one commit while it is caught up."""
+
+T = TypeVar("T")
 
 Progress = Callable[[int, int, str], None]
 """Called with documents done, documents in all (0 when not known) and the document's id."""
@@ -79,6 +85,7 @@ class Writer:
         self._lock = lock
         self._current = current
         self._tokens = tokens
+        self.unfinished: str | None = None
 
     def add(self, sources: Iterable[Source], *, progress: Progress | None = None) -> list[Receipt]:
         """Receipts of `sources`, in order; what they say is then on disk and in the index."""
@@ -96,10 +103,11 @@ class Writer:
     def remove(self, documents: Iterable[str]) -> list[Receipt]:
         """Mark `documents` in the ledger, then take them out of the index: between the two, searches hide them."""
         receipts = []
-        with self._writing():
+        with self._lock.held():
+            self._current.check_settings()
             going = []
             for document in dict.fromkeys(documents):
-                row = self._ledger.current(document) if _unicode(document) else None
+                row = self._going(document)
                 if row is None:
                     error = f"there is no document {document!r}; `factform documents` lists those there are"
                     receipts.append(Receipt(document, None, None, 0, "failed", error=error))
@@ -107,11 +115,38 @@ class Writer:
                     going.append(document)
                     receipts.append(Receipt(document, row.version, row.sha256, row.chunks, "removed"))
             if going:
-                self._ledger.start_removal(going)
+                self._start_removal(going)
                 _failpoint("remove_after_ledger")
-                self._remove_from_index(going)
-                self._optimize()
+                self._finish_removal()
         return receipts
+
+    def _going(self, document: str) -> VersionRow | None:
+        """The version of a document that a removal ends: one that waits to be taken in does not come later."""
+        if not _unicode(document):
+            return None
+        return self._ledger.current(document) or self._ledger.has_pending(document)
+
+    def _start_removal(self, documents: Sequence[str]) -> None:
+        """Decide in the ledger, on a full disk with the space that is kept for it."""
+        try:
+            self._ledger.start_removal(documents)
+        except StoreError:
+            if not release_reserve(self.folder):
+                raise
+            self._ledger.start_removal(documents)
+
+    def _finish_removal(self) -> None:
+        """Take out of the index what the ledger says is removed. It is hidden already, so when the disk refuses,
+        the documents are listed as pending and whoever writes next finishes this."""
+        try:
+            if not self._healthy(removing=True):
+                self._repair()
+            if removing := self._ledger.removing():
+                self._remove_from_index(removing)
+                self._optimize()
+        except StoreError as error:
+            self.unfinished = str(error)
+            release_reserve(self.folder)
 
     def rebuild(self, progress: Progress | None = None) -> dict[str, Any]:
         """Fill a table beside the one in use from ledger and blobs, and switch to it when it is on disk."""
@@ -120,9 +155,11 @@ class Writer:
             index = self._current.create_next()
             report = self._refill(index, progress)
             index.optimize()
+            _failpoint("rebuild_after_fill")
             index.sync()
             _failpoint("rebuild_before_switch")
             self._current.use(index)
+            _failpoint("rebuild_after_switch")
             self._finish_pending()
             remove_tables(self.folder / "index", index.name)
         return {**report, "seconds": time.perf_counter() - start}
@@ -133,10 +170,56 @@ class Writer:
             return
         try:
             with self._lock.held(wait_s=0.0 if self._ledger.get_meta("table") else None):
-                self._repair()
+                if not self._healthy():
+                    self._repair()
         except StoreBusy:
             # Another process is at work: what looks unfinished is its own. It can still be read.
             self._current.get()
+        except StoreError as error:
+            # A full disk must not keep anybody from reading. Where nothing can be read either, this raises.
+            self._current.get()
+            self.unfinished = str(error)
+
+    def catch_up(self) -> dict[str, int]:
+        """Make the index hold exactly what the ledger says is current, working only on what differs.
+
+        Returns how many documents were taken out and put in. What cannot be read any more stays out, and `status`
+        tells it.
+        """
+        with self._lock.held():
+            index = self._current.get()
+            first = difference(index.held(), self._ledger.current_rows())
+            self._apply(first, clean=False)
+            if first and (rest := difference(index.held(), self._ledger.current_rows())):
+                # Rows that are there twice stay so when they are written over.
+                self._apply(rest, clean=True)
+            if first:
+                self._optimize()
+            return {"removed": len(first.extra), "indexed": len(first.lacking)}
+
+    def _apply(self, change: Difference, *, clean: bool) -> None:
+        index = self._current.get()
+        rows = [row for document in change.lacking if (row := self._ledger.current(document))]
+        going = [*change.extra, *(change.lacking if clean else ())]
+        for few in _slices(going, FEW_DELETED):
+            index.delete(few)
+        _failpoint("catch_up_after_delete")
+        for batch in _slices(rows, BATCH_DOCUMENTS):
+            ready = [item for row in batch if isinstance(item := self._prepare(row), _Prepared)]
+            if ready:
+                self._retext(ready)
+                self._commit(ready)
+        if going:
+            index.sync()
+        if going or rows:
+            _failpoint("catch_up_before_mark")
+            self._ledger.note(self._current.mark())
+
+    def _retext(self, ready: Sequence[_Prepared]) -> None:
+        """Note where a newer parser reads a stored document otherwise."""
+        for item in ready:
+            if (item.text_sha256, len(item.chunks)) != (item.row.text_sha256, item.row.chunks):
+                self._ledger.retext(item.row.seq, item.text_sha256, len(item.chunks))
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -145,6 +228,7 @@ class Writer:
             self._current.check_settings()
             if not self._healthy():
                 self._repair()
+            keep_reserve(self.folder)
             yield
 
     def _refill(self, index: Index, progress: Progress | None) -> dict[str, Any]:
@@ -161,9 +245,8 @@ class Writer:
                 ready.append(prepared)
                 if prepared.text_sha256 != row.text_sha256:
                     changed.append(row.document)
-                if (prepared.text_sha256, len(prepared.chunks)) != (row.text_sha256, row.chunks):
-                    self._ledger.retext(row.seq, prepared.text_sha256, len(prepared.chunks))
             if ready:
+                self._retext(ready)
                 index.append(*self._embed(ready))
                 chunks += sum(len(item.chunks) for item in ready)
             done += len(batch)
@@ -216,6 +299,7 @@ class Writer:
         self._ledger.finish(
             [(item.row.seq, item.text_sha256, len(item.chunks)) for item in ready],
             [(row.seq, error) for row, error in failed],
+            self._current.mark() if ready else None,
         )
         _failpoint("after_indexed")
         receipts = {item.row.seq: _receipt(item.row, len(item.chunks), None) for item in ready}
@@ -257,12 +341,15 @@ class Writer:
             return f"its parser failed ({type(error).__name__}: {error}); report this with the file if you can"
         if not chunks:
             return "no text was found in it"
-        return _Prepared(row, blobs.put(self._blobs, [text])[0], chunks)
+        digest = sha256(text)
+        if digest != row.sha256:
+            blobs.put(self._blobs, [text])
+        return _Prepared(row, digest, chunks)
 
     def _embed(self, ready: Sequence[_Prepared], *, keep_tokens: bool = False) -> tuple[list[Row], Vectors]:
         """Rows and their vectors. With `keep_tokens` the token vectors of a few chunks are held for the first question
         on them: reranking would compute the same forward pass again."""
-        rows = [Row(piece, item.row.access) for item in ready for piece in item.chunks]
+        rows = [Row(piece, item.row.access, item.row.seq) for item in ready for piece in item.chunks]
         texts = [search_text(row.chunk) for row in rows]
         if not keep_tokens or len(rows) > KEPT_CHUNKS:
             return rows, self._encoder.encode(texts)
@@ -275,48 +362,59 @@ class Writer:
         index.delete(documents)
         _failpoint("remove_after_commit")
         index.sync()
-        self._ledger.finish_removal(documents)
+        _failpoint("remove_after_fsync")
+        self._ledger.finish_removal(documents, self._current.mark())
+        _failpoint("remove_after_all")
 
     def _optimize(self) -> None:
-        """Tidy the index when it needs it. A mark in the ledger says that files not yet fsynced may be in use."""
+        """Tidy the index when it needs it. Until the ledger has the new mark, a crash sets the index back."""
         index = self._current.get()
         if index.wants_optimizing():
-            self._ledger.set_meta("optimizing", "1")
             index.optimize()
             _failpoint("after_optimize")
             index.sync()
-            self._ledger.set_meta("optimizing", "0")
+            _failpoint("after_optimize_fsync")
+            self._ledger.note(self._current.mark())
 
     # --- recovery -------------------------------------------------------------------------------
 
-    def _healthy(self) -> bool:
-        if self._ledger.get_meta("table") is None or self._ledger.get_meta("optimizing") == "1":
+    def _healthy(self, *, removing: bool = False) -> bool:
+        """Whether nothing was left open, cheaply told. `removing` passes over removals that are not finished."""
+        if self._ledger.get_meta("table") is None:
             return False
         try:
-            self._current.get()
+            if self._current.get().version() != self._current.durable():
+                return False
         except StoreError:
             return False
-        return not self._ledger.pending() and not self._ledger.removing()
+        return not self._ledger.has_unfinished(removals=not removing)
 
     def _repair(self) -> None:
-        """With the writer's place held: open or make the index, check it after a broken tidying, replay."""
+        """With the writer's place held: make the index, or set it back to what is surely on disk; then catch up."""
         self._current.check_settings()  # what is only outdated is left to `rebuild`, which the caller asks for
         blobs.sweep(self._blobs)
         if self._ledger.get_meta("table") is None and not self._ledger.all_current():
-            self._create_index()
-        try:
-            index = self._current.get()
-            if self._ledger.get_meta("optimizing") == "1":
-                index.check()
-                self._ledger.set_meta("optimizing", "0")
+            self._current.use(self._current.create_next())
+            sync_upwards(self.folder)
+        if self._open_index():
+            self.catch_up()
             self._finish_pending()
-        except StoreError:
-            # A torn manifest or data file: Lance cannot mend it, and everything in it can be made again.
+        else:
             self.rebuild()
+        self.unfinished = None
 
-    def _create_index(self) -> None:
-        self._current.use(self._current.create_next())
-        fsync_path(self.folder)
+    def _open_index(self) -> bool:
+        """Open the index at a state that is surely on disk; False when there is none, and it has to be made anew."""
+        try:
+            self._current.set_back()
+            _failpoint("repair_after_set_back")
+            self._ledger.note(self._current.mark())
+            self._current.get().held()
+        except Refused:
+            raise
+        except StoreError:
+            return False
+        return True
 
     def _finish_pending(self) -> None:
         removing = self._ledger.removing()
@@ -324,6 +422,7 @@ class Writer:
             self._remove_from_index(removing)
         for row in self._ledger.pending():
             self._replay(row)
+        self._optimize()
 
     def _replay(self, row: VersionRow) -> None:
         """Finish one accepted row. A document that kills the process whenever it is read is given up in the end."""
@@ -352,6 +451,7 @@ class Writer:
             index = self._current.get()
             index.delete([document])
             index.sync()
+        self._ledger.note(self._current.mark())
 
 
 def _batches(sources: Iterable[Source]) -> Iterator[list[tuple[Source, float]]]:
@@ -369,8 +469,8 @@ def _batches(sources: Iterable[Source]) -> Iterator[list[tuple[Source, float]]]:
         yield batch
 
 
-def _slices(rows: Sequence[VersionRow], size: int) -> Iterator[list[VersionRow]]:
-    left = iter(rows)
+def _slices(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    left = iter(items)
     while batch := list(islice(left, size)):
         yield batch
 

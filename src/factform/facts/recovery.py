@@ -1,0 +1,151 @@
+"""The index after a crash: back to the newest state that is surely on disk, and what differs from the ledger then.
+
+Knows nothing of parsing or embedding, nor of who is current; it compares what an index holds with what it should.
+
+Lance writes a commit in several files and forces none of them to disk, so after a power cut any of them may be missing,
+empty or half there, and nothing in them tells. The ledger names the last version of the table that was forced to disk
+(`durable`). Whatever is newer is not repaired and not trusted, but left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from factform.errors import StoreError
+from factform.facts.disk import refused, sync_path
+from factform.facts.index import Index, Refused
+
+QUARANTINE = "quarantine"
+NEWEST = (1 << 64) - 1
+MAGIC = b"LANC"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Documents an index holds and should not, and those it lacks or holds otherwise than it should."""
+
+    extra: tuple[str, ...]
+    lacking: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.extra or self.lacking)
+
+
+def difference(held: Mapping[str, tuple[int, int]], wanted: Mapping[str, tuple[int, int]]) -> Difference:
+    """What has to be done to `held` to make it `wanted`; both map a document to its ledger row and its chunks."""
+    extra = sorted(document for document in held if document not in wanted)
+    lacking = sorted(document for document, row in wanted.items() if held.get(document) != row)
+    return Difference(tuple(extra), tuple(lacking))
+
+
+@dataclass(frozen=True)
+class Accounting:
+    """Where every document ever offered is, each counted once; `holds` when none is missing and none is too many.
+
+    accepted    documents of which a version was ever noted in the ledger
+    searchable  the index, scanned, holds exactly the chunks of the version the ledger calls current
+    pending     the newest offer, or the removal, is not finished; it will be without anybody's help
+    failed      never got in, or was offered again in vain after it had been removed; the ledger has the reason
+    removed     is gone
+    strays      documents the index holds and should not
+    """
+
+    accepted: int
+    searchable: int
+    pending: int
+    failed: int
+    removed: int
+    strays: int
+    holds: bool
+
+
+def account(
+    held: Mapping[str, tuple[int, int]],
+    wanted: Mapping[str, tuple[int, int]],
+    offered: int,
+    unfinished: Set[str],
+    ended: Mapping[str, int],
+) -> Accounting:
+    """accepted = searchable + pending + failed + removed, with what is searchable taken from the index itself."""
+    searchable = sum(1 for document, row in held.items() if document not in unfinished and wanted.get(document) == row)
+    strays = sum(1 for document in held if document not in wanted and document not in unfinished)
+    failed, removed = ended.get("failed", 0), ended.get("removed", 0)
+    total = searchable + len(unfinished) + failed + removed
+    return Accounting(offered, searchable, len(unfinished), failed, removed, strays, total == offered and not strays)
+
+
+def sound(folder: Path, name: str, dim: int, durable: int | None) -> Index:
+    """The table `name` in `folder` with nothing in it that may not be on disk. Only for the one writer.
+
+    `durable` is its last version known to be on disk, None when nobody knows: then every row is read. Raises
+    StoreError when no version of the table can be read: it has to be made anew.
+    """
+    index = _opened(folder, name, dim)
+    if durable is None:
+        index.check()
+        index.sync(everything=True)
+        return index
+    if index.version() > durable:
+        try:
+            index.restore(durable)
+        except Refused:
+            raise
+        except StoreError:
+            # Somebody who erases forgets old versions, and died before the newest was noted as durable.
+            index.check()
+            index.sync(everything=True)
+        index.sync()
+    return index
+
+
+def quarantined(folder: Path) -> list[str]:
+    """Names of what was moved aside in the index's folder."""
+    return sorted(path.name for path in (folder / QUARANTINE).glob("*"))
+
+
+def _opened(folder: Path, name: str, dim: int) -> Index:
+    """The newest version that opens; manifests of newer ones are moved aside, never deleted."""
+    while True:
+        try:
+            return Index.open(folder, name, dim)
+        except Refused:
+            raise
+        except StoreError:
+            manifests = _manifests(folder / f"{name}.lance")
+            if len(manifests) < 2:
+                raise
+            newest = manifests[0]
+            if len(manifests) > 3 and all(_whole(path) for path in manifests[:3]):
+                raise  # Three whole manifests in a row: it is not they that keep the table from opening.
+            _set_aside(newest, folder / QUARANTINE, name)
+
+
+def _manifests(table: Path) -> list[Path]:
+    """The manifests of a table, newest first: Lance counts file names down from 2^64 - 1, with leading zeros."""
+    return sorted((table / "_versions").glob("*.manifest"))
+
+
+def _whole(manifest: Path) -> bool:
+    """Whether a manifest ends as one should. Raises StoreError when it cannot be read: then it is not torn."""
+    try:
+        with manifest.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - len(MAGIC)))
+            return file.read() == MAGIC
+    except OSError as error:
+        raise refused(f"{manifest} cannot be read", error) from error
+
+
+def _set_aside(manifest: Path, quarantine: Path, table: str) -> None:
+    version = NEWEST - int(manifest.stem)
+    quarantine.mkdir(parents=True, exist_ok=True)
+    goal = quarantine / f"{table}-version{version}-{time.time_ns() // 1_000_000}.manifest"
+    try:
+        manifest.replace(goal)
+    except OSError as error:
+        raise refused(f"{manifest} cannot be moved to {quarantine}", error) from error
+    for folder in (quarantine, manifest.parent, quarantine.parent):
+        sync_path(folder)
