@@ -16,8 +16,8 @@ from pathlib import Path
 
 from factform.errors import DocumentError, FactformError, StoreError
 from factform.facts import blobs, ledgerlog
-from factform.facts.blobs import fsync_path
 from factform.facts.care import Check, Place, Progress, check_ledger, damaged_blobs, named_blobs
+from factform.facts.disk import fsync_path
 from factform.facts.ledger import Ledger, VersionRow, WriterLock, migrations
 from factform.facts.mend import mend
 from factform.facts.parse import parse
