@@ -66,10 +66,18 @@ class LanguageModel(Protocol):
     ) -> Generation: ...
 
 
+PlaceOf = Callable[[Hit, int, int], Mapping[str, Any]]
+
+
+def no_place(hit: Hit, start: int, end: int) -> Mapping[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Parts:
     """What the flow works with. `verify` reads the stored bytes again and says whether the span holds the quote;
-    `digest_of` gives the SHA-256 of a document version's bytes; `write` returns the record's id once it is durable.
+    `digest_of` gives the SHA-256 of a document version's bytes; `write` returns the record's id once it is durable;
+    `place_of` says where a span stands in the original.
     """
 
     search: Callable[[str], SearchResult]
@@ -78,6 +86,7 @@ class Parts:
     model: LanguageModel
     write: Callable[[AnswerRecord], str]
     keep_prompt: bool = True
+    place_of: PlaceOf = no_place
 
 
 @dataclass(frozen=True)
@@ -159,7 +168,7 @@ def answer(ask: Ask, parts: Parts) -> Answer:
     if outcome is None:
         written = write(ask, given, parts.model)
         outcome = read_output(written, ask.contract)
-    outcome, citations = cite(outcome, ask.contract, given.passages, given.hits, parts.verify)
+    outcome, citations = cite(outcome, ask.contract, given.passages, given.hits, parts.verify, parts.place_of)
     confidence = confidence_of(outcome, ask.contract, given, citations)
     outcome, citations = hold_back(outcome, citations, confidence, ask.evidence.min_confidence)
     ms = timings(started, before_model, given.search_ms, written)
@@ -276,6 +285,7 @@ def cite(
     passages: Sequence[Passage],
     hits: Sequence[Hit],
     verify: Callable[[Hit, int, int, str], bool],
+    place_of: PlaceOf = no_place,
 ) -> tuple[Outcome, tuple[Citation, ...]]:
     """Each quote tied to the exact span it stands in; labels become document ids. One bad quote refuses the answer.
 
@@ -293,7 +303,7 @@ def cite(
         if hit is None or place < 0:
             reason = f"the quote {quote[:80]!r} is not in passage {label!r}"
             return Outcome("refused", reason, None), ()
-        citation = _citation(hit, place, quote, verify)
+        citation = _citation(hit, place, quote, verify, place_of)
         if not citation.verified:
             reason = f"the stored bytes of {hit.chunk.document} no longer hold the quote: run `factform doctor`"
             return Outcome("refused", reason, None), ()
@@ -302,9 +312,12 @@ def cite(
     return replace(outcome, answer=released), tuple(citations)
 
 
-def _citation(hit: Hit, place: int, quote: str, verify: Callable[[Hit, int, int, str], bool]) -> Citation:
+def _citation(
+    hit: Hit, at: int, quote: str, verify: Callable[[Hit, int, int, str], bool], place_of: PlaceOf
+) -> Citation:
     chunk = hit.chunk
-    start = chunk.start + place
+    start = chunk.start + at
+    verified = verify(hit, start, start + len(quote), quote)
     return Citation(
         document=chunk.document,
         version=chunk.version,
@@ -312,9 +325,10 @@ def _citation(hit: Hit, place: int, quote: str, verify: Callable[[Hit, int, int,
         start=start,
         end=start + len(quote),
         quote=quote,
-        verified=verify(hit, start, start + len(quote), quote),
+        verified=verified,
         chunk=chunk.id,
         title=chunk.title,
+        place=place_of(hit, start, start + len(quote)) if verified else {},
     )
 
 

@@ -164,6 +164,7 @@ class Opened:
             model=self.model,
             write=self.audit.write,
             keep_prompt=self.settings.answer.keep_prompt,
+            place_of=lambda hit, start, end: self.facts.place_of(hit.chunk.document, hit.chunk.version, start, end),
         )
 
     def search_and_weigh(self, question: str) -> SearchResult:

@@ -22,7 +22,7 @@ Mode = Literal["exact", "reuse"]
 class Source:
     """Bytes offered to the data layer, before anything is known about them.
 
-    `media_type` is one of the parsers' names ("markdown", "text", "html", "pdf", "docx"), or None to go by `name`.
+    `media_type` is one of the parsers' names (`facts/parse.py`: "markdown", "pdf", "xlsx", …), or None to go by `name`.
     `access` are the labels of which a reader must hold at least one; empty means everybody.
     """
 
@@ -58,14 +58,39 @@ class PageSpan:
     end: int
 
 
+PlaceKind = Literal["slide", "sheet", "row", "line", "cell", "chapter", "attachment", "pointer", "glyphs", "box"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where `[start, end)` of the canonical text stands in the original, beside its page.
+
+    `value` is what the original calls it: the number (from 1) of a "slide", of a "row" of a sheet or a CSV file, of a
+    "line" of a JSONL file or of a "cell" of a notebook; the name of a "sheet", "chapter" or "attachment"; the JSON
+    "pointer" of a value. Two kinds belong to pages: "glyphs" says that the text is the PDF page's glyphs from index
+    `value` on, one for each character; "box" is the box `(x0, y0, x1, y1)` in points around text read from a picture.
+    """
+
+    start: int
+    end: int
+    kind: PlaceKind
+    value: int | str | tuple[float, ...]
+
+
 @dataclass(frozen=True)
 class Parsed:
-    """Canonical text of one version, with the structure the format gave."""
+    """Canonical text of one version, with the structure the format gave.
+
+    `places` are sorted by start within each kind. `note` says what a reader of the document should know about how it
+    was read (pages that are pictures, text that was recognized in them); None for nothing.
+    """
 
     text: str
     title: str
     blocks: tuple[Block, ...]
     pages: tuple[PageSpan, ...] = ()
+    places: tuple[Place, ...] = ()
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +99,7 @@ class Chunk:
 
     `page` is the page it starts on. `pages` are all it touches, as (number, offset in the canonical text at which the
     page begins), in order; the first may begin before the chunk. None and empty where the format has no pages.
+    `table` is the header of the table whose rows it begins with, where it does not hold that header itself.
     """
 
     id: str
@@ -87,6 +113,7 @@ class Chunk:
     heading: tuple[str, ...] = ()
     page: int | None = None
     pages: tuple[tuple[int, int], ...] = ()
+    table: str = ""
 
     def page_of(self, at: int) -> int | None:
         """The page of the character at offset `at` of the canonical text, `start <= at < end`."""
@@ -97,12 +124,16 @@ class Chunk:
     def header(self) -> str:
         """Context put before the text when it is embedded, indexed and read: never part of the span."""
         parts = [self.title, *[h for h in self.heading if h != self.title]]
+        parts += [f"Table header: {self.table}"] if self.table else []
         return " > ".join(p for p in parts if p)
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What became of one document. `visible_ms` is from the call's start for it until a search can find it."""
+    """What became of one document. `visible_ms` is from the call's start for it until a search can find it.
+
+    `note` is what its reader should know: pages that are pictures and were not read, text that was recognized.
+    """
 
     document: str
     version: str | None
@@ -111,6 +142,7 @@ class Receipt:
     status: ReceiptStatus
     visible_ms: float | None = None
     error: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -302,7 +334,10 @@ class AdapterInfo:
 
 @dataclass(frozen=True)
 class Citation:
-    """A quote and the exact place it stands in. `verified`: the stored bytes were read again and are equal."""
+    """A quote and the exact place it stands in. `verified`: the stored bytes were read again and are equal.
+
+    `place` says where that is in the original, in its own terms (see `DataLayer.place_of`).
+    """
 
     document: str
     version: str
@@ -313,6 +348,7 @@ class Citation:
     verified: bool
     chunk: str = ""
     title: str = ""
+    place: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

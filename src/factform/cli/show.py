@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from factform.records import AdapterInfo, Answer, Citation, Receipt, SearchResult
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 SHOWN_TEXT = 400
 """Characters of a passage in a list of hits."""
+
+PLACES = ("page", "slide", "sheet", "row", "line", "cell", "chapter", "attachment", "pointer")
+NOWHERE: Mapping[str, Any] = MappingProxyType({})
 
 _CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
@@ -41,10 +45,10 @@ def made_project(console: Console, folder: str) -> None:
 def receipts(console: Console, found: Sequence[Receipt], seconds: float) -> None:
     """A row for each document, then totals."""
     if found:
-        table = _table("status", "document", "version", "#chunks", "#ms to visible", "error")
+        table = _table("status", "document", "version", "#chunks", "#ms to visible", "error or note")
         for r in found:
             ms = "" if r.visible_ms is None else f"{r.visible_ms:,.0f}"
-            _row(table, r.status, r.document, r.version or "", r.chunks, ms, r.error or "")
+            _row(table, r.status, r.document, r.version or "", r.chunks, ms, r.error or r.note or "")
         console.print(table)
     counts = {status: sum(r.status == status for r in found) for status in dict.fromkeys(r.status for r in found)}
     parts = ", ".join(f"{number} {status}" for status, number in counts.items()) or "nothing"
@@ -72,9 +76,12 @@ def hits(console: Console, result: SearchResult) -> None:
     console.print(f"{len(result.hits)} passages in {_ms(result.ms, 'total')}")
 
 
-def place(document: str, page: int | None, start: int, end: int) -> str:
+def place(document: str, page: int | None, start: int, end: int, within: Mapping[str, Any] = NOWHERE) -> str:
     """Where a span stands, in one line."""
-    return f"{document}{f' · page {page}' if page is not None else ''} · [{start}, {end})"
+    names = {"page": page} if page is not None else {}
+    names |= {kind: within[kind] for kind in PLACES if kind in within}
+    where = "".join(f" · {kind} {value}" for kind, value in names.items())
+    return f"{document}{where} · [{start}, {end})"
 
 
 def rebuilt(console: Console, report: Mapping[str, Any]) -> None:
@@ -107,7 +114,8 @@ def answer(console: Console, found: Answer) -> None:
 
 def _citation(console: Console, number: int, c: Citation) -> None:
     checked = "verified" if c.verified else "NOT VERIFIED"
-    console.print(f"{number}. {plain(place(c.document, c.page, c.start, c.end))} · version {c.version} · {checked}")
+    where = place(c.document, c.page, c.start, c.end, c.place)
+    console.print(f"{number}. {plain(where)} · version {c.version} · {checked}")
     console.print(f"   “{plain(c.quote)}”")
 
 

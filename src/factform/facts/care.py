@@ -182,6 +182,8 @@ def check_blobs(folder: Path, rows: Sequence[VersionRow], *, quick: bool, progre
             count=len({row.text_sha256 for row in kept}),
         ),
     ]
+    if places := _documents(kept, bad, lambda row: row.places_sha256):
+        found.append(problem("places", "where these versions' quotes stand in the originals is not known", places))
     if orphans:
         message = "blobs that no version names, left by an interrupted add or a failed document"
         found.append(Check("orphans", "note", message, len(orphans), tuple(name[:16] for name in orphans[:EXAMPLES])))
@@ -192,7 +194,7 @@ def check_blobs(folder: Path, rows: Sequence[VersionRow], *, quick: bool, progre
 
 def named_blobs(rows: Sequence[VersionRow]) -> set[str]:
     """Digests of all blobs that these versions need."""
-    return {digest for row in rows for digest in (row.sha256, row.text_sha256) if digest}
+    return {digest for row in rows for digest in (row.sha256, row.text_sha256, row.places_sha256) if digest}
 
 
 def damaged_blobs(folder: Path, digests: set[str], *, quick: bool, progress: Progress) -> set[str]:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from factform import ids
 from factform.facts.layout import heading_text, line_spans, trimmed
+from factform.facts.tables import TableHeader, table_header
 from factform.records import Block, Chunk, Parsed
 
 LONGEST_WORD = 256
@@ -75,7 +76,8 @@ def chunk(parsed: Parsed, *, document: str, version: str, count_tokens: Count, b
     single word that is longer. A heading starts a chunk and stays with what follows it, if the budget allows.
     `heading` is the path of the section the chunk belongs to; small sections side by side share a chunk, whose path is
     then their parent's. A chunk may go on over the end of a page, so that a sentence that does can be quoted whole; one
-    that is half full does not take the next page's blocks as well. `pages` says which pages it touches.
+    that is half full does not take the next page's blocks as well. `pages` says which pages it touches. A chunk that
+    begins with a row below its table's header has that header, with the unit, in `table`.
     """
     if budget < 1:
         raise ValueError(f"budget must be at least 1 token, not {budget}")
@@ -85,10 +87,13 @@ def chunk(parsed: Parsed, *, document: str, version: str, count_tokens: Count, b
         for s in _sections(parsed)
     ]
     spans = _merged(groups, parsed.text, count_tokens, budget)
-    return tuple(_chunk(parsed, s, document, version, _touched(pages, s.start, s.end)) for s in spans)
+    headers = _Headers(parsed, count_tokens)
+    return tuple(
+        _chunk(parsed, s, document, version, _touched(pages, s.start, s.end), headers.of(s.start)) for s in spans
+    )
 
 
-def _chunk(parsed: Parsed, span: _Span, document: str, version: str, pages: Pages) -> Chunk:
+def _chunk(parsed: Parsed, span: _Span, document: str, version: str, pages: Pages, table: str) -> Chunk:
     text = parsed.text[span.start : span.end]
     return Chunk(
         id=ids.chunk_id(document, version, span.start, span.end),
@@ -102,7 +107,33 @@ def _chunk(parsed: Parsed, span: _Span, document: str, version: str, pages: Page
         heading=span.node.path if span.node else (),
         page=pages[0][0] if pages else None,
         pages=pages,
+        table=table,
     )
+
+
+class _Headers:
+    """Headers of a document's tables, each found once."""
+
+    def __init__(self, parsed: Parsed, count: Count):
+        self._parsed, self._count = parsed, count
+        self._tables = [i for i, block in enumerate(parsed.blocks) if block.kind == "table" and block.rows]
+        self._starts = [parsed.blocks[i].start for i in self._tables]
+        self._known: dict[int, TableHeader | None] = {}
+
+    def of(self, start: int) -> str:
+        """The header of the table that a chunk from `start` goes on with; empty if it holds the header itself."""
+        place = bisect_right(self._starts, start) - 1
+        if place < 0:
+            return ""
+        at = self._tables[place]
+        blocks = self._parsed.blocks
+        if start >= blocks[at].end:
+            return ""
+        if at not in self._known:
+            before = blocks[at - 1] if at else None
+            self._known[at] = table_header(self._parsed.text, blocks[at], before, self._count)
+        header = self._known[at]
+        return header.text if header is not None and start >= header.end else ""
 
 
 def _touched(pages: Pages, start: int, end: int) -> Pages:

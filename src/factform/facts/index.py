@@ -98,6 +98,7 @@ def schema(dim: int) -> pa.Schema:
     fixed += [("end", number), ("text", text), ("search_text", text), ("title", text), ("heading", pa.list_(text))]
     fixed += [("header", text), ("sha256", text), ("access", pa.list_(text)), ("vector", pa.list_(pa.float32(), dim))]
     fixed += [("pages", pa.list_(pa.struct([("number", number), ("start", number)]))), ("seal", text)]
+    fixed += [("table", text)]
     return pa.schema([*(pa.field(name, kind, nullable=False) for name, kind in fixed), pa.field("page", number)])
 
 
@@ -404,6 +405,7 @@ def _record(row: Row) -> dict[str, Any]:
         "title": chunk.title,
         "heading": list(chunk.heading),
         "header": chunk.header,
+        "table": chunk.table,
         "sha256": chunk.sha256,
         "access": list(row.access),
         "page": chunk.page,
@@ -422,7 +424,7 @@ def search_text(chunk: Chunk) -> str:
 
 
 def _row(record: Mapping[str, Any]) -> Row:
-    names = ("id", "document", "version", "start", "end", "text", "sha256", "title", "page")
+    names = ("id", "document", "version", "start", "end", "text", "sha256", "title", "page", "table")
     chunk = Chunk(
         **{name: record[name] for name in names},
         heading=tuple(record["heading"]),

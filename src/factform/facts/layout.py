@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from factform.records import Block, PageSpan
+from factform.records import Block, PageSpan, Place, PlaceKind
 
 Kind = Literal["heading", "paragraph", "list", "table", "code"]
 
@@ -19,22 +19,31 @@ _BLANK_LINES = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*)+")
 
 @dataclass(frozen=True)
 class Piece:
-    """A block before its place in the text is known. A table has `rows`, one line each, instead of `text`."""
+    """A block before its place in the text is known. A table has `rows`, one line each, instead of `text`.
+
+    `glyphs` are the numbers of the page's glyphs its characters are, white space and the bars of a table left out.
+    """
 
     kind: Kind
     text: str = ""
     level: int = 0
     rows: tuple[str, ...] = ()
+    glyphs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a reader found: canonical text, its structure, and the title the format itself states, if any."""
+    """What a reader found: canonical text, its structure, and the title the format itself states, if any.
+
+    `places` and `note` are as in `Parsed`.
+    """
 
     text: str
     blocks: tuple[Block, ...]
     title: str | None = None
     pages: tuple[PageSpan, ...] = ()
+    places: tuple[Place, ...] = ()
+    note: str | None = None
 
 
 def squeeze(text: str) -> str:
@@ -86,6 +95,34 @@ def assemble(pieces: Sequence[Piece], offset: int = 0) -> tuple[str, tuple[Block
         blocks.append(Block(at, at + length, piece.kind, piece.level, rows))
         at += length
     return "".join(parts), tuple(blocks)
+
+
+def joined(parts: Iterable[Layout], title: str | None = None) -> Layout:
+    """Layouts one after the other, a blank line between them, with their places; pages are left out."""
+    texts: list[str] = []
+    blocks: list[Block] = []
+    places: list[Place] = []
+    at = 0
+    for part in parts:
+        start, end = trimmed(part.text, 0, len(part.text))
+        if start == end:
+            continue
+        if texts:
+            texts.append("\n\n")
+            at += 2
+        by = at - start
+        for b in part.blocks:
+            rows = tuple((s + by, e + by) for s, e in b.rows)
+            blocks.append(Block(b.start + by, b.end + by, b.kind, b.level, rows))
+        places += [Place(p.start + by, p.end + by, p.kind, p.value) for p in part.places]
+        texts.append(part.text[start:end])
+        at += end - start
+    return Layout("".join(texts), tuple(blocks), title, (), tuple(places))
+
+
+def placed(layout: Layout, kind: PlaceKind, value: int | str) -> Layout:
+    """`layout` with one more place, which is all of it."""
+    return replace(layout, places=(*layout.places, Place(0, len(layout.text), kind, value)))
 
 
 def line_spans(text: str) -> list[tuple[int, int]]:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from factform.errors import StoreBusy, StoreError
@@ -29,6 +30,8 @@ from factform.facts.disk import advice
 from factform.facts.ledgerlog import LedgerLog
 from factform.ids import canonical_json
 from factform.records import Source
+
+NOTHING_READ: Mapping[int, tuple[str | None, str | None]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class VersionRow:
     accepted_at: str
     indexed_at: str | None
     ended_at: str | None
+    places_sha256: str | None = None
+    note: str | None = None
 
     def source(self, data: bytes) -> Source:
         """The source as it was offered, given its bytes again."""
@@ -309,10 +314,11 @@ class Ledger:
         indexed: Iterable[tuple[int, str, int]],
         failed: Iterable[tuple[int, str]],
         marks: Mapping[str, str] | None = None,
+        read: Mapping[int, tuple[str | None, str | None]] = NOTHING_READ,
     ) -> None:
         """Close accepted rows: (seq, text_sha256, chunks) are what a search now finds, (seq, error) are not.
 
-        `marks` are small values noted in the same transaction.
+        `marks` are small values noted in the same transaction, `read` has (places_sha256, note) by seq.
         """
         now = _now()
         with self.transaction() as run:
@@ -325,8 +331,8 @@ class Ledger:
                 )
                 run(
                     "UPDATE versions SET status = 'indexed', text_sha256 = ?, chunks = ?, error = NULL, "
-                    "indexed_at = ? WHERE seq = ?",
-                    (text_sha256, chunks, now, seq),
+                    "indexed_at = ?, places_sha256 = ?, note = ? WHERE seq = ?",
+                    (text_sha256, chunks, now, *read.get(seq, (None, None)), seq),
                 )
                 run(
                     "UPDATE documents SET current = ?, removing = 0 WHERE id = (SELECT document FROM versions "
@@ -336,10 +342,11 @@ class Ledger:
             for seq, error in failed:
                 run("UPDATE versions SET status = 'failed', error = ?, ended_at = ? WHERE seq = ?", (error, now, seq))
 
-    def retext(self, seq: int, text_sha256: str, chunks: int) -> None:
+    def retext(self, seq: int, text_sha256: str, chunks: int, places_sha256: str | None, note: str | None) -> None:
         """A rebuild derived this canonical text for a current version (a newer parser may read it differently)."""
+        values = (text_sha256, chunks, places_sha256, note, seq)
         with self.transaction() as run:
-            run("UPDATE versions SET text_sha256 = ?, chunks = ? WHERE seq = ?", (text_sha256, chunks, seq))
+            run("UPDATE versions SET text_sha256 = ?, chunks = ?, places_sha256 = ?, note = ? WHERE seq = ?", values)
 
     def start_removal(self, documents: Sequence[str]) -> None:
         """Decide that `documents` are gone: from here on no search shows them."""

@@ -50,7 +50,7 @@ def parse(source: Source, *, max_bytes: int = 50_000_000) -> Parsed:
     layout = _READERS[media_type(source)](source.data, max_bytes)
     if not layout.blocks:
         raise DocumentError("no text in the document: it is empty apart from white space and markup")
-    return Parsed(layout.text, _title(source, layout), layout.blocks, layout.pages)
+    return Parsed(layout.text, _title(source, layout), layout.blocks, layout.pages, layout.places, layout.note)
 
 
 def media_type(source: Source) -> str:

@@ -17,9 +17,10 @@ import pypdfium2.raw as pdfium
 from factform.errors import DocumentError
 from factform.facts.layout import Layout, assemble
 from factform.facts.pdf_layout import Glyph, heading_styles, page_lines, page_pieces
-from factform.records import Block, PageSpan
+from factform.facts.places import glyph_places
+from factform.records import Block, PageSpan, Place
 
-_LOCK = threading.Lock()
+LOCK = threading.Lock()
 _UNKNOWN = "\ufffd"
 _TAIL = 2048
 """Bytes at the end of a file in which its end marker must stand (viewers look through 1,024)."""
@@ -33,7 +34,7 @@ def read_pdf(data: bytes) -> Layout:
     """
     if b"%PDF-" not in data[:1024]:
         raise DocumentError("not a PDF file: no %PDF- at its start")
-    with _LOCK:
+    with LOCK:
         pages, title = _read_pages(data)
     _check_text(pages)
     lines = [page_lines(p.glyphs) for p in pages]
@@ -42,16 +43,20 @@ def read_pdf(data: bytes) -> Layout:
     texts: list[str] = []
     blocks: list[Block] = []
     spans: list[PageSpan] = []
+    places: list[Place] = []
     at = 0
     for number, page in enumerate(lines, 1):
-        text, found = assemble(page_pieces(page, headings), at)
+        pieces = page_pieces(page, headings)
+        text, found = assemble(pieces, at)
+        for block, piece in zip(found, pieces, strict=True):
+            places += glyph_places(text[block.start - at : block.end - at], piece.glyphs, block.start)
         if text:
             text += "\n\n"
         texts.append(text)
         blocks += found
         spans.append(PageSpan(number, at, at + len(text)))
         at += len(text)
-    return Layout("".join(texts), tuple(blocks), title, tuple(spans))
+    return Layout("".join(texts), tuple(blocks), title, tuple(spans), tuple(places))
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class _Page:
 
 
 def _read_pages(data: bytes) -> tuple[list[_Page], str | None]:
-    document = _open(data)
+    document = open_pdf(data)
     try:
         document.init_forms()
         if len(document) == 0:
@@ -75,7 +80,8 @@ def _read_pages(data: bytes) -> tuple[list[_Page], str | None]:
         document.close()
 
 
-def _open(data: bytes) -> pypdfium2.PdfDocument:
+def open_pdf(data: bytes) -> pypdfium2.PdfDocument:
+    """Raises DocumentError for a file that is encrypted, damaged or cut short."""
     try:
         document = pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as error:
@@ -93,7 +99,7 @@ def _open(data: bytes) -> pypdfium2.PdfDocument:
 
 def _read_page(document: pypdfium2.PdfDocument, index: int) -> _Page:
     try:
-        _flatten(document, index)
+        flatten(document, index)
         page = document[index]
         try:
             has_image = any(True for _ in page.get_objects([pdfium.FPDF_PAGEOBJ_IMAGE], max_depth=3))
@@ -108,7 +114,7 @@ def _read_page(document: pypdfium2.PdfDocument, index: int) -> _Page:
         raise DocumentError(f"damaged PDF: page {index + 1} of {len(document)} cannot be read ({error})") from error
 
 
-def _flatten(document: pypdfium2.PdfDocument, index: int) -> None:
+def flatten(document: pypdfium2.PdfDocument, index: int) -> None:
     """Makes what is filled into a page's form fields part of its text; the document is changed in memory only."""
     page = document[index]
     try:
@@ -133,13 +139,14 @@ def _read_glyphs(text: pypdfium2.PdfTextPage) -> list[Glyph]:
         across = [cx * cos + cy * sin for cx in (box.left, box.right) for cy in (box.bottom, box.top)]
         glyphs.append(
             Glyph(
-                char=_character(pdfium.FPDFText_GetUnicode(text, i)),
+                char=page_character(pdfium.FPDFText_GetUnicode(text, i)),
                 x0=min(across),
                 x1=max(across),
                 y=y.value * cos - x.value * sin,
                 size=font.size,
                 turned=abs(math.remainder(font.angle + turn, 2 * math.pi)) > 0.02,
                 bold=font.bold,
+                index=i,
             )
         )
     return glyphs
@@ -177,7 +184,7 @@ def _font(text: pypdfium2.PdfTextPage, index: int) -> _Font:
     return _Font(size, pdfium.FPDFText_GetCharAngle(text, index), bold)
 
 
-def _character(code: int) -> str:
+def page_character(code: int) -> str:
     """The character of a code PDFium reports. A hyphen at the end of a line comes as U+0002 or a noncharacter."""
     if code in (0x02, 0xFFFE, 0xFFFF):
         return "-"

@@ -23,6 +23,8 @@ MOST_SORTED = 1_000
 """Pieces on a page up to which their order is checked: every pair is looked at."""
 CELL_LINES = 12
 """A cell with more lines is taken for a column of text."""
+_BAR = -1
+"""Stands for the bar of a table's row, which no glyph is."""
 
 _BULLET = re.compile(r"[\u2022\u25cf\u25aa\u25e6\u2023\u25a0\u25a1\u27a2\u2013\u2014\uf0b7\uf0a7*-](?=\s|$)")
 _NUMBER = re.compile(r"(?:\(?(?:[0-9]{1,3}|[A-Za-z]|[ivx]{1,4})[.)])(?=\s|$)")
@@ -31,7 +33,10 @@ _STOP = re.compile(r"""[.!?:;]["'\u201d\u2019)]*$""")
 
 @dataclass(frozen=True, slots=True)
 class Glyph:
-    """One character: from `x0` to `x1` on the baseline `y`. `turned`: not written along the page's main direction."""
+    """One character: from `x0` to `x1` on the baseline `y`. `turned`: not written along the page's main direction.
+
+    `index` is its number in the page's text layer.
+    """
 
     char: str
     x0: float
@@ -40,11 +45,15 @@ class Glyph:
     size: float
     turned: bool = False
     bold: bool = False
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Text on one baseline without wide gaps: a line of a paragraph, or of a table's cell."""
+    """Text on one baseline without wide gaps: a line of a paragraph, or of a table's cell.
+
+    `glyphs` are the indices of its characters that are not white space, in the order of `text`.
+    """
 
     text: str
     x0: float
@@ -53,6 +62,7 @@ class Line:
     size: float
     turned: bool = False
     bold: bool = False
+    glyphs: tuple[int, ...] = ()
 
 
 _Cell = tuple[Line, ...]
@@ -110,9 +120,9 @@ def _append_line(lines: list[Line], glyphs: list[Glyph]) -> None:
         return
     size, y = Counter((round(max(g.size, 1.0), 1), round(g.y, 1)) for g in marks).most_common(1)[0][0]
     text = squeeze("".join(_shifted(g, size, y) for g in glyphs))
-    line = Line(
-        text, min(g.x0 for g in marks), max(g.x1 for g in marks), y, size, marks[0].turned, all(g.bold for g in marks)
-    )
+    x0, x1 = min(g.x0 for g in marks), max(g.x1 for g in marks)
+    bold, indices = all(g.bold for g in marks), tuple(g.index for g in marks)
+    line = Line(text, x0, x1, y, size, marks[0].turned, bold, indices)
     if lines and not line.turned and not lines[-1].turned:
         last = lines[-1]
         gap, both = line.x0 - last.x1, max(line.size, last.size)
@@ -120,7 +130,8 @@ def _append_line(lines: list[Line], glyphs: list[Glyph]) -> None:
             joined = f"{last.text} {text}"
             main = last if len(last.text) >= len(text) else line
             x0, x1 = min(last.x0, line.x0), max(last.x1, line.x1)
-            lines[-1] = replace(main, text=joined, x0=x0, x1=x1, bold=last.bold and line.bold)
+            both_bold, indices = last.bold and line.bold, last.glyphs + line.glyphs
+            lines[-1] = replace(main, text=joined, x0=x0, x1=x1, bold=both_bold, glyphs=indices)
             return
     lines.append(line)
 
@@ -228,7 +239,8 @@ def _joined_lists(pieces: list[Piece]) -> list[Piece]:
     joined: list[Piece] = []
     for piece in pieces:
         if piece.kind == "list" and joined and joined[-1].kind == "list":
-            joined[-1] = Piece("list", f"{joined[-1].text}\n{piece.text}")
+            glyphs = joined[-1].glyphs + piece.glyphs
+            joined[-1] = Piece("list", f"{joined[-1].text}\n{piece.text}", glyphs=glyphs)
         else:
             joined.append(piece)
     return joined
@@ -302,7 +314,7 @@ def _tables(rows: Sequence[_Row]) -> list[tuple[Sequence[_Row], Piece | None]]:
         end = _table_end(rows, at)
         many = sum(len(r) > 1 for r in rows[at:end])
         if many > 1 or (many and len(rows[at]) > 2):
-            parts.append((rows[at:end], Piece("table", rows=tuple(_table_rows(rows[at:end])))))
+            parts.append((rows[at:end], _table(rows[at:end])))
             at = end
         else:
             parts.append((rows[at : at + 1], None))
@@ -358,25 +370,29 @@ def _reach(rows: Iterable[_Row]) -> tuple[float, float]:
     return min(line.x0 for line in lines), max(line.x1 for line in lines)
 
 
-def _table_rows(rows: Sequence[_Row]) -> list[str]:
+def _table(rows: Sequence[_Row]) -> Piece:
     """Rows as lines, with empty cells where a row has fewer cells than the widest one."""
     width = max(len(r) for r in rows)
     full = [r for r in rows if len(r) == width]
     columns = [_reach([(r[i],) for r in full]) for i in range(width)]
-    return [table_row(_placed(row, columns)) for row in rows]
+    placed = [_placed(row, columns) for row in rows]
+    lines = tuple(table_row(" ".join(line.text for line in cell) for cell in row) for row in placed)
+    glyphs: list[int] = []
+    for row in placed:
+        for cell in row:
+            glyphs += (_BAR, *(index for line in cell for index in line.glyphs))
+        glyphs.append(_BAR)
+    return Piece("table", rows=lines, glyphs=tuple(glyphs))
 
 
-def _placed(row: _Row, columns: Sequence[tuple[float, float]]) -> list[str]:
-    texts = [" ".join(line.text for line in cell) for cell in row]
+def _placed(row: _Row, columns: Sequence[tuple[float, float]]) -> _Row:
     if len(row) == len(columns):
-        return texts
+        return row
     places = [_column(_reach([(cell,)]), columns) for cell in row]
     if any(a >= b for a, b in pairwise(places)):
-        return texts
-    placed = [""] * len(columns)
-    for place, text in zip(places, texts, strict=True):
-        placed[place] = text
-    return placed
+        return row
+    cells = dict(zip(places, row, strict=True))
+    return tuple(cells.get(i, ()) for i in range(len(columns)))
 
 
 def _column(reach: tuple[float, float], columns: Sequence[tuple[float, float]]) -> int:
@@ -390,10 +406,12 @@ def _plain_lines(row: _Row) -> list[Line]:
     if _is_item(row):
         first = row[1][0]
         text = f"{row[0][0].text} {first.text}"
-        return [replace(first, text=text, x0=row[0][0].x0), *row[1][1:]]
+        glyphs = row[0][0].glyphs + first.glyphs
+        return [replace(first, text=text, x0=row[0][0].x0, glyphs=glyphs), *row[1][1:]]
     if len(row) > 1 and all(len(cell) == 1 for cell in row):
         x0, x1 = _reach([row])
-        return [replace(row[0][0], text=" ".join(cell[0].text for cell in row), x0=x0, x1=x1)]
+        text, glyphs = " ".join(cell[0].text for cell in row), tuple(g for cell in row for g in cell[0].glyphs)
+        return [replace(row[0][0], text=text, x0=x0, x1=x1, glyphs=glyphs)]
     return [line for cell in row for line in cell]
 
 
@@ -410,12 +428,12 @@ def _paragraphs(text: Sequence[Line], page: Sequence[Line], headings: Sequence[_
     for above, line in pairwise(text):
         joint = _joint(above, line, leading, right, kind)
         if joint == "\n\n":
-            parts.append(_Part(_piece(words, kind, headings, above), *_box(held)))
+            parts.append(_Part(_piece(words, kind, headings, held), *_box(held)))
             held, words, kind = [line], line.text, _kind(line, headings)
         else:
             held.append(line)
             words += joint + line.text
-    return [*parts, _Part(_piece(words, kind, headings, text[-1]), *_box(held))]
+    return [*parts, _Part(_piece(words, kind, headings, held), *_box(held))]
 
 
 def _kind(line: Line, headings: Sequence[_Style]) -> Kind:
@@ -428,13 +446,14 @@ def _starts_item(line: Line) -> bool:
     return bool(_BULLET.match(line.text) or _NUMBER.match(line.text))
 
 
-def _piece(text: str, kind: Kind, headings: Sequence[_Style], line: Line) -> Piece:
+def _piece(text: str, kind: Kind, headings: Sequence[_Style], lines: Sequence[Line]) -> Piece:
     """A piece of whole lines. What is set like a heading and reads like a sentence, or is too long, is none."""
+    line, glyphs = lines[-1], tuple(g for each in lines for g in each.glyphs)
     if kind == "heading":
         if len(text) <= 200 and any(c.isalpha() for c in text) and not text.endswith((".", ",", ";")):
-            return Piece("heading", squeeze(text), min(headings.index(_style(line)) + 1, 6))
+            return Piece("heading", squeeze(text), min(headings.index(_style(line)) + 1, 6), glyphs=glyphs)
         kind = "list" if _starts_item(replace(line, text=text)) else "paragraph"
-    return Piece(kind, text)
+    return Piece(kind, text, glyphs=glyphs)
 
 
 def _leading(lines: Sequence[Line]) -> float:

@@ -18,6 +18,7 @@ from factform.facts.current import CurrentIndex
 from factform.facts.embed import Encoder, Vectors
 from factform.facts.index import Found
 from factform.facts.ledger import Ledger, VersionRow, WriterLock
+from factform.facts.places import Places, decode_places, framed
 from factform.facts.recovery import account, quarantined
 from factform.facts.rerank import TokenVectors
 from factform.facts.rerank import rerank as rerank_by_tokens
@@ -42,6 +43,7 @@ class DocumentInfo:
     metadata: Mapping[str, Any]
     access: tuple[str, ...]
     indexed_at: str | None
+    note: str | None = None
 
 
 class DataLayer:
@@ -196,6 +198,35 @@ class DataLayer:
         if row is None or row.text_sha256 is None:
             raise NotFound(f"there is no version {version!r} of document {document!r}")
         return blobs.get(self._blobs, row.text_sha256).decode("utf-8")
+
+    def place_of(self, document: str, version: str, start: int, end: int) -> dict[str, Any]:
+        """Where `[start, end)` of a version stands in the original, in the original's own terms.
+
+        Keys, each where the format has it: "page", "slide", "sheet", "row", "line", "cell" (numbers from 1, "sheet" a
+        name), "chapter", "attachment" (names), "pointer" (JSON); with "last_" before it where the span goes on in
+        another one. On pages with "boxes", `{"page": 2, "box": [x0, y0, x1, y1]}` for each line of it in PDF points
+        from the page's lower left corner, and "box", around those on its first page. Empty where the format has none
+        or what was stored of them is damaged or gone. Raises NotFound for a version that is not there.
+        """
+        row = self._ledger.version(document, version)
+        if row is None:
+            raise NotFound(f"there is no version {version!r} of document {document!r}")
+        if row.places_sha256 is None or start >= end:
+            return {}
+        try:
+            places = decode_places(blobs.get(self._blobs, row.places_sha256))
+            boxes = self._boxes(row, places, start, end)
+        except StoreError:  # what is wrong with the blob is for `factform doctor` to say
+            return {}
+        return {**places.of(start, end), **boxes}
+
+    def _boxes(self, row: VersionRow, places: Places, start: int, end: int) -> dict[str, Any]:
+        boxes = places.boxes(start, end)
+        if glyphs := places.glyphs(start, end):
+            from factform.facts.pdf_boxes import glyph_boxes  # PDFium, for documents that are PDF only
+
+            boxes += glyph_boxes(blobs.get(self._blobs, row.sha256), glyphs, self.text_of(row.document, row.version))
+        return framed(boxes)
 
     def verify_span(
         self,

@@ -31,10 +31,11 @@ from factform.facts.embed import Encoder, Vectors
 from factform.facts.index import Index, Refused, Row, remove_tables, search_text
 from factform.facts.ledger import Ledger, VersionRow, WriterLock
 from factform.facts.parse import parse
+from factform.facts.places import encode_places
 from factform.facts.recovery import Difference, difference
 from factform.facts.rerank import TokenVectors
 from factform.ids import canonical_json, sha256, version_id
-from factform.records import Chunk, Receipt, Source
+from factform.records import Chunk, Receipt, ReceiptStatus, Source
 
 BATCH_DOCUMENTS = 32
 BATCH_BYTES = 256 << 10
@@ -57,11 +58,13 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A version ready to be committed: its ledger row, the digest of its text, and its chunks."""
+    """A version ready to be committed: its ledger row, the digests of its text and of its places, and its chunks."""
 
     row: VersionRow
     text_sha256: str
     chunks: tuple[Chunk, ...]
+    places_sha256: str | None
+    note: str | None
 
 
 class Writer:
@@ -218,8 +221,9 @@ class Writer:
     def _retext(self, ready: Sequence[_Prepared]) -> None:
         """Note where a newer parser reads a stored document otherwise."""
         for item in ready:
-            if (item.text_sha256, len(item.chunks)) != (item.row.text_sha256, item.row.chunks):
-                self._ledger.retext(item.row.seq, item.text_sha256, len(item.chunks))
+            read = (item.text_sha256, len(item.chunks), item.places_sha256, item.note)
+            if read != (item.row.text_sha256, item.row.chunks, item.row.places_sha256, item.row.note):
+                self._ledger.retext(item.row.seq, *read)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -283,7 +287,7 @@ class Writer:
         row = self._ledger.current(source.document)
         if row is not None and row.sha256 == digest and row.source(b"") == _normal(source):
             blobs.put(self._blobs, [source.data])  # nothing is written unless the stored bytes are damaged
-            return Receipt(source.document, row.version, digest, row.chunks, "unchanged")
+            return Receipt(source.document, row.version, digest, row.chunks, "unchanged", note=row.note)
         return None
 
     def _index_rows(self, rows: Sequence[VersionRow]) -> list[tuple[Receipt, float]]:
@@ -300,9 +304,10 @@ class Writer:
             [(item.row.seq, item.text_sha256, len(item.chunks)) for item in ready],
             [(row.seq, error) for row, error in failed],
             self._current.mark() if ready else None,
+            {item.row.seq: (item.places_sha256, item.note) for item in ready},
         )
         _failpoint("after_indexed")
-        receipts = {item.row.seq: _receipt(item.row, len(item.chunks), None) for item in ready}
+        receipts = {item.row.seq: _receipt(item.row, len(item.chunks), None, item.note) for item in ready}
         receipts |= {row.seq: _receipt(row, 0, error) for row, error in failed}
         return [(receipts[row.seq], visible) for row in rows]
 
@@ -341,10 +346,9 @@ class Writer:
             return f"its parser failed ({type(error).__name__}: {error}); report this with the file if you can"
         if not chunks:
             return "no text was found in it"
-        digest = sha256(text)
-        if digest != row.sha256:
-            blobs.put(self._blobs, [text])
-        return _Prepared(row, digest, chunks)
+        digest, places = sha256(text), encode_places(parsed)
+        blobs.put(self._blobs, ([text] if digest != row.sha256 else []) + ([places] if places is not None else []))
+        return _Prepared(row, digest, chunks, sha256(places) if places is not None else None, parsed.note)
 
     def _embed(self, ready: Sequence[_Prepared], *, keep_tokens: bool = False) -> tuple[list[Row], Vectors]:
         """Rows and their vectors. With `keep_tokens` the token vectors of a few chunks are held for the first question
@@ -502,8 +506,9 @@ def _unicode(text: str) -> bool:
     return True
 
 
-def _receipt(row: VersionRow, chunks: int, error: str | None) -> Receipt:
-    return Receipt(row.document, row.version, row.sha256, chunks, "failed" if error else "created", error=error)
+def _receipt(row: VersionRow, chunks: int, error: str | None, note: str | None = None) -> Receipt:
+    status: ReceiptStatus = "failed" if error else "created"
+    return Receipt(row.document, row.version, row.sha256, chunks, status, error=error, note=note)
 
 
 def _failpoint(step: str) -> None:
