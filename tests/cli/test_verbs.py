@@ -43,7 +43,7 @@ def test_add_tells_created_unchanged_updated_and_failed(run: Run, project: Path)
     first = run("add", page, "--project", project, "--json")
     assert first.code == 0
     (receipt,) = first.json
-    assert set(receipt) == {"document", "version", "sha256", "chunks", "status", "visible_ms", "error"}
+    assert set(receipt) == {"document", "version", "sha256", "chunks", "status", "visible_ms", "error", "note"}
     assert (receipt["document"], receipt["status"], receipt["error"]) == ("documents/pets.md", "created", None)
     assert receipt["visible_ms"] > 0
     assert run("add", page, "--project", project, "--json").json[0]["status"] == "unchanged"
