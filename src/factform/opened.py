@@ -201,6 +201,7 @@ class Opened:
         return Embedder.open(fetch_model(self.settings.model.embedder, progress=self.fetching).folder)
 
     def open_facts(self, *, for_rebuild: bool) -> DataLayer:
+        from factform.facts.sandbox import Limits
         from factform.facts.store import DataLayer
 
         return DataLayer.open(
@@ -209,6 +210,11 @@ class Opened:
             chunk_tokens=self.settings.facts.chunk_tokens,
             wait_s=self.settings.facts.writer_wait_s,
             for_rebuild=for_rebuild,
+            parsing=Limits(
+                seconds=self.settings.facts.parse_seconds,
+                memory_mb=self.settings.facts.parse_memory_mb,
+                max_bytes=self.settings.facts.max_file_mb << 20,
+            ),
         )
 
     def fetching(self, name: str, done: int, total: int) -> None:

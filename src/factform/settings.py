@@ -46,7 +46,11 @@ class ModelSettings(BaseModel):
 
 
 class FactsSettings(BaseModel):
-    """How documents are cut and found. Ids of files are paths relative to `root` (itself relative to the project)."""
+    """How documents are read, cut and found. Ids of files are paths relative to `root`, itself relative to the project.
+
+    A document that takes longer than `parse_seconds` to be parsed, or more than `parse_memory_mb` beyond what its
+    parser needs for an empty one, fails in its receipt.
+    """
 
     model_config = _STRICT
     root: str = "."
@@ -54,6 +58,8 @@ class FactsSettings(BaseModel):
     passages: int = Field(default=4, ge=1, le=8)
     max_file_mb: int = Field(default=50, ge=1)
     writer_wait_s: float = Field(default=10.0, ge=0)
+    parse_seconds: float = Field(default=60.0, gt=0)
+    parse_memory_mb: int = Field(default=1024, ge=64)
 
 
 class AnswerSettings(BaseModel):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from factform.errors import NotFound, SettingsError, StoreBusy, StoreError
-from factform.facts import blobs, writer
+from factform.facts import blobs, sandbox
 from factform.facts.embed import Vectors
 from factform.facts.index import LAYOUT, Index, Row
 from factform.facts.store import DataLayer
@@ -111,14 +111,14 @@ def test_one_bad_document_fails_alone(layer: DataLayer) -> None:
 
 
 def test_a_parser_that_breaks_costs_its_document_only(layer: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = writer.parse
+    real = sandbox.parse
 
-    def breaking(source: Source) -> Any:
+    def breaking(source: Source, *, max_bytes: int) -> Any:
         if source.document == "odd":
             raise RecursionError("too deep")
-        return real(source)
+        return real(source, max_bytes=max_bytes)
 
-    monkeypatch.setattr(writer, "parse", breaking)
+    monkeypatch.setattr(sandbox, "parse", breaking)
     receipts = layer.add([text("odd", "x"), text("a", "apple")])
     assert [r.status for r in receipts] == ["failed", "created"]
     assert "RecursionError" in (receipts[0].error or "")

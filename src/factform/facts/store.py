@@ -22,6 +22,7 @@ from factform.facts.places import Places, decode_places, framed
 from factform.facts.recovery import account, quarantined
 from factform.facts.rerank import TokenVectors
 from factform.facts.rerank import rerank as rerank_by_tokens
+from factform.facts.sandbox import Limits, Sandbox
 from factform.facts.search import CANDIDATES, fuse, printable
 from factform.facts.visible import Visible
 from factform.facts.writer import Progress, Writer
@@ -49,7 +50,15 @@ class DocumentInfo:
 class DataLayer:
     """Documents on disk and their index. Reading works while another process writes; one process writes at a time."""
 
-    def __init__(self, folder: Path, encoder: Encoder, chunk_tokens: int, ledger: Ledger, lock: WriterLock):
+    def __init__(
+        self,
+        folder: Path,
+        encoder: Encoder,
+        chunk_tokens: int,
+        ledger: Ledger,
+        lock: WriterLock,
+        parsing: Limits | None = None,
+    ):
         self.folder = folder
         self._blobs = folder / "blobs"
         self._encoder = encoder
@@ -59,7 +68,8 @@ class DataLayer:
             folder, ledger, embedder=encoder.digest, dim=encoder.dim, chunk_tokens=chunk_tokens
         )
         self._tokens = TokenVectors()
-        self._writer = Writer(folder, encoder, chunk_tokens, ledger, lock, self._current, self._tokens)
+        self._sandbox = Sandbox(parsing)
+        self._writer = Writer(folder, encoder, chunk_tokens, ledger, lock, self._current, self._tokens, self._sandbox)
 
     @classmethod
     def open(
@@ -70,11 +80,13 @@ class DataLayer:
         chunk_tokens: int = 160,
         wait_s: float = 10.0,
         for_rebuild: bool = False,
+        parsing: Limits | None = None,
     ) -> DataLayer:
         """Open the data layer in `folder` (a project's `.factform`), making it when it is not there.
 
         Finishes what a crash left open, unless another process is writing just now. `for_rebuild` opens without
-        looking at the index, to call `rebuild` when it was made with other settings.
+        looking at the index, to call `rebuild` when it was made with other settings. `parsing` limits what one
+        document may take to be parsed.
 
         Raises SettingsError when the index was made by another embedder or chunk size, StoreError when it was made
         by a version of Factform with another row layout or the ledger cannot be used.
@@ -82,7 +94,7 @@ class DataLayer:
         folder = folder.absolute()
         folder.mkdir(parents=True, exist_ok=True)
         lock = WriterLock(folder / "writer.lock", wait_s)
-        layer = cls(folder, embedder, chunk_tokens, Ledger.open(folder / "ledger.db", lock), lock)
+        layer = cls(folder, embedder, chunk_tokens, Ledger.open(folder / "ledger.db", lock), lock, parsing)
         try:
             if not for_rebuild:
                 layer._current.check_settings()
@@ -93,6 +105,7 @@ class DataLayer:
         return layer
 
     def close(self) -> None:
+        self._sandbox.close()
         self._ledger.close()
         self._current.close()
 

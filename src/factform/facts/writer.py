@@ -15,7 +15,9 @@ import json
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -30,12 +32,12 @@ from factform.facts.disk import keep_reserve, release_reserve, sync_upwards
 from factform.facts.embed import Encoder, Vectors
 from factform.facts.index import Index, Refused, Row, remove_tables, search_text
 from factform.facts.ledger import Ledger, VersionRow, WriterLock
-from factform.facts.parse import parse
 from factform.facts.places import encode_places
 from factform.facts.recovery import Difference, difference
 from factform.facts.rerank import TokenVectors
+from factform.facts.sandbox import Sandbox
 from factform.ids import canonical_json, sha256, version_id
-from factform.records import Chunk, Receipt, ReceiptStatus, Source
+from factform.records import Chunk, Parsed, Receipt, ReceiptStatus, Source
 
 BATCH_DOCUMENTS = 32
 BATCH_BYTES = 256 << 10
@@ -79,6 +81,7 @@ class Writer:
         lock: WriterLock,
         current: CurrentIndex,
         tokens: TokenVectors,
+        sandbox: Sandbox,
     ):
         self.folder = folder
         self._blobs = folder / "blobs"
@@ -89,6 +92,7 @@ class Writer:
         self._current = current
         self._tokens = tokens
         self.unfinished: str | None = None
+        self._sandbox = sandbox
 
     def add(self, sources: Iterable[Source], *, progress: Progress | None = None) -> list[Receipt]:
         """Receipts of `sources`, in order; what they say is then on disk and in the index."""
@@ -208,7 +212,7 @@ class Writer:
             index.delete(few)
         _failpoint("catch_up_after_delete")
         for batch in _slices(rows, BATCH_DOCUMENTS):
-            ready = [item for row in batch if isinstance(item := self._prepare(row), _Prepared)]
+            ready = [item for _, item in self._prepare_each(batch) if isinstance(item, _Prepared)]
             if ready:
                 self._retext(ready)
                 self._commit(ready)
@@ -241,8 +245,7 @@ class Writer:
         failed, changed, chunks, done = [], [], 0, 0
         for batch in _slices(rows, BATCH_DOCUMENTS):
             ready = []
-            for row in batch:
-                prepared = self._prepare(row)
+            for row, prepared in self._prepare_each(batch):
                 if isinstance(prepared, str):
                     failed.append({"document": row.document, "error": prepared})
                     continue
@@ -293,8 +296,7 @@ class Writer:
     def _index_rows(self, rows: Sequence[VersionRow]) -> list[tuple[Receipt, float]]:
         """From "accepted" to "indexed" or "failed"; each receipt comes with the time its commit was visible."""
         ready, failed = [], []
-        for row in rows:
-            prepared = self._prepare(row)
+        for row, prepared in self._prepare_each(rows):
             if isinstance(prepared, _Prepared):
                 ready.append(prepared)
             else:
@@ -323,11 +325,29 @@ class Writer:
         _failpoint("after_fsync")
         return visible
 
-    def _prepare(self, row: VersionRow) -> _Prepared | str:
-        """Parse and chunk an accepted version from its stored bytes; the reason when that is not possible."""
+    def _prepare_each(self, rows: Iterable[VersionRow]) -> Iterator[tuple[VersionRow, _Prepared | str]]:
+        """`_prepare` for each row, in order, with a few documents after it already being parsed."""
+        begun: deque[tuple[VersionRow, Future[Parsed]]] = deque()
+        for row in rows:
+            begun.append((row, self._begin(row)))
+            if len(begun) > self._sandbox.workers:
+                first, parsing = begun.popleft()
+                yield first, self._prepare(first, parsing)
+        for row, parsing in begun:
+            yield row, self._prepare(row, parsing)
+
+    def _begin(self, row: VersionRow) -> Future[Parsed]:
         try:
-            source = row.source(blobs.get(self._blobs, row.sha256))
-            parsed = parse(source)
+            return self._sandbox.start(row.source(blobs.get(self._blobs, row.sha256)))
+        except StoreError as error:
+            failed: Future[Parsed] = Future()
+            failed.set_exception(error)
+            return failed
+
+    def _prepare(self, row: VersionRow, parsing: Future[Parsed]) -> _Prepared | str:
+        """Chunk an accepted version that is being parsed from its stored bytes; the reason when that is not possible"""
+        try:
+            parsed = parsing.result()
             chunks = chunk(
                 parsed,
                 document=row.document,
@@ -448,7 +468,7 @@ class Writer:
     def _restore(self, document: str) -> None:
         """Make the index hold what the ledger says is current: the version given up may have been committed."""
         row = self._ledger.current(document)
-        prepared = None if row is None else self._prepare(row)
+        prepared = None if row is None else next(self._prepare_each([row]))[1]
         if isinstance(prepared, _Prepared):
             self._commit([prepared])
         else:
