@@ -198,7 +198,8 @@ class Opened:
         from factform.facts.embed import Embedder
         from factform.model.fetch import fetch_model
 
-        return Embedder.open(fetch_model(self.settings.model.embedder, progress=self.fetching).folder)
+        folder = fetch_model(self.settings.model.embedder, progress=self.fetching).folder
+        return Embedder.open(folder, native=self.settings.model.native == "auto")
 
     def open_facts(self, *, for_rebuild: bool) -> DataLayer:
         from factform.facts.sandbox import Limits

@@ -14,6 +14,7 @@ from transformers import BertConfig, BertModel
 from factform.errors import ModelError
 from factform.facts import embed
 from factform.facts.embed import MAX_LENGTH, Embedder
+from factform.int8.build import native
 
 WORDS = (
     *("the", "a", "fox", "dog", "runs", "jumps", "over", "lazy", "quick", "brown", "price", "of"),
@@ -161,3 +162,66 @@ def test_the_real_model_equals_transformers(minilm_dir: Path, monkeypatch: pytes
     sentences = real.encode(some)
     for place, text in enumerate(some):
         np.testing.assert_allclose(sentences[place], oracle(minilm_dir, real, text)[0], atol=1e-4)
+
+
+# --- in 8 bit -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
+    """A random BERT of a size the compiled library takes, with the tokenizer of `folder`."""
+    path = tmp_path_factory.mktemp("wide")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=4 + len(WORDS),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        max_position_embeddings=300,
+        initializer_range=0.2,
+    )
+    BertModel(config).eval().save_pretrained(path)
+    (path / "tokenizer.json").write_text((folder / "tokenizer.json").read_text())
+    return path
+
+
+@pytest.fixture
+def small(wide: Path, monkeypatch: pytest.MonkeyPatch) -> Embedder:
+    if native().library is None:
+        pytest.skip(native().reason)
+    monkeypatch.setattr(embed, "_native_is_faster", lambda: True)
+    made = Embedder.open(wide)
+    assert made._packed is not None
+    return made
+
+
+def test_8_bit_is_near_float32_in_every_way_of_asking(wide: Path, small: Embedder) -> None:
+    whole = Embedder.open(wide, native=False)
+    assert whole._packed is None
+    assert whole.digest == small.digest  # one index may hold both
+    given = texts()
+    vectors, tokens = small.encode_both(given)
+    exact, exact_tokens = whole.encode_both(given)
+    assert (vectors * exact).sum(1).min() > 0.99
+    for mine, theirs in zip(tokens, exact_tokens, strict=True):
+        assert mine.shape == theirs.shape
+        assert not len(mine) or (mine * theirs).sum(1).min() > 0.98
+    assert not np.array_equal(vectors, exact)
+    np.testing.assert_array_equal(small.encode(given), vectors)
+    for each, one in zip(small.encode_tokens(given), tokens, strict=True):
+        np.testing.assert_array_equal(each, one)
+
+
+def test_8_bit_does_not_depend_on_what_is_encoded_beside_it(small: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = texts()
+    together = small.encode(given)
+    monkeypatch.setattr(embed, "SLICE", 7)
+    monkeypatch.setattr(embed, "BATCH_TOKENS", 50)
+    np.testing.assert_array_equal(small.encode(given), together)
+    np.testing.assert_array_equal(np.stack([small.encode_query(text)[0] for text in given]), together)
+
+
+def test_settings_can_turn_8_bit_off(wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embed, "_native_is_faster", lambda: True)
+    assert Embedder.open(wide, native=False)._packed is None

@@ -9,14 +9,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from factform.errors import ModelError
-from factform.int8.encoder import PackedEncoder
+from factform.int8.build import native
+from factform.int8.encoder import EncoderLayer, PackedEncoder, fits
+from factform.int8.packed import Packed, pack
+from factform.int8.quantize import Int8
+
+SCALES = ".scales"
+"""Behind the name of a matrix in 8 bit: its rows' scales."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,20 @@ def forward(
     return x
 
 
+def read_packed(
+    config: BertConfig, weights: Mapping[str, Tensor], rows: Sequence[Sequence[int]], encoder: PackedEncoder
+) -> Tensor:
+    """Last hidden states [tokens, hidden] in float32 of token rows of any lengths, one behind the other: nothing is
+    computed on padding, because there is none."""
+    lengths = [len(row) for row in rows]
+    ids = torch.from_numpy(np.fromiter(chain.from_iterable(rows), np.int64, sum(lengths)))
+    places = torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))
+    x = F.embedding(ids, weights["embeddings.word_embeddings.weight"])
+    x += F.embedding(places, weights["embeddings.position_embeddings.weight"])
+    x += weights["embeddings.token_type_embeddings.weight"][0]
+    return encoder.read(_norm(config, weights, x, "embeddings.LayerNorm"), lengths)
+
+
 def _embeddings(config: BertConfig, w: Mapping[str, Tensor], batch: Batch) -> Tensor:
     kinds = w["embeddings.token_type_embeddings.weight"]
     x = F.embedding(batch.ids, w["embeddings.word_embeddings.weight"])
@@ -98,6 +120,41 @@ def _linear(w: Mapping[str, Tensor], x: Tensor, name: str) -> Tensor:
 
 def _norm(config: BertConfig, w: Mapping[str, Tensor], x: Tensor, name: str) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], w[name + ".weight"], w[name + ".bias"], config.layer_norm_eps)
+
+
+def encoder_of(config: BertConfig, packed: Mapping[str, Tensor], *, digits: int = 1) -> PackedEncoder | None:
+    """The encoder's layers for the compiled library, from matrices in 8 bit with their scales (name + SCALES) beside
+    them. None where the library is not there or they do not fit it. `digits` as in `int8.encoder`."""
+    names = ("attention.self.query", "attention.self.key", "attention.self.value")
+
+    def rows(layer: str, *maps: str) -> Packed:
+        values = torch.cat([packed[f"{layer}.{name}.weight"] for name in maps])
+        scales = torch.cat([packed[f"{layer}.{name}.weight{SCALES}"] for name in maps])
+        bias = torch.cat([packed[f"{layer}.{name}.bias"] for name in maps])
+        return pack(Int8(values, scales.float()), bias)
+
+    def norm(layer: str, name: str) -> Tensor:
+        return torch.stack([packed[f"{layer}.{name}.LayerNorm.{kind}"].float() for kind in ("weight", "bias")])
+
+    first = "encoder.layer.0.intermediate.dense.weight"
+    if first + SCALES not in packed:
+        return None  # not in 8 bit: computed as it is
+    inner = packed[first].shape[0]
+    if native().library is None or not fits(config.hidden_size, config.num_attention_heads, inner):
+        return None
+    layers = [f"encoder.layer.{index}" for index in range(config.num_hidden_layers)]
+    return PackedEncoder(
+        tuple(
+            EncoderLayer(
+                norm(layer, "attention.output"), norm(layer, "output"), rows(layer, *names),
+                rows(layer, "attention.output.dense"), rows(layer, "intermediate.dense"), rows(layer, "output.dense"),
+            )
+            for layer in layers
+        ),
+        config.num_attention_heads,
+        config.layer_norm_eps,
+        digits,
+    )  # fmt: skip
 
 
 def read_bert_config(folder: Path) -> BertConfig:

@@ -1,11 +1,11 @@
-"""Text to vectors: a small BERT encoder in torch, for sentence-transformers folders with mean pooling.
+"""Text to vectors: a small BERT encoder, for sentence-transformers folders with mean pooling.
 
 Knows nothing of stores, chunks or scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,11 @@ from torch import Tensor
 
 from factform import compute
 from factform.errors import ModelError
-from factform.facts.bert import BertConfig, forward, pad, read_bert_config
+from factform.facts.bert import SCALES, BertConfig, encoder_of, forward, pad, read_bert_config, read_packed
 from factform.hardware import has_fast_bf16
 from factform.ids import sha256_file, sha256_json, sha256_text
+from factform.int8.build import native as native_library
+from factform.int8.quantize import quantize
 
 Vectors = NDArray[np.float32]
 
@@ -32,6 +34,16 @@ MAX_LENGTH = 256
 """Tokens read of a text, the special ones included: what all-MiniLM-L6-v2 was trained for."""
 
 BATCH = 32
+"""Texts of a batch that is padded."""
+
+BATCH_TOKENS = 4096
+"""Tokens of a batch that is not. A question waits for the batch being computed, and no longer."""
+
+SLICE = 512
+"""Texts that are tokenized at a time: the tokens of a whole long document would take a hundred times its size."""
+
+DIGITS = 1
+"""Of the input of a product in 8 bit; what 1 and 2 cost in quality is in docs/log.md."""
 
 
 class Encoder(Protocol):
@@ -57,10 +69,13 @@ class Encoder(Protocol):
 class Embedder:
     """A BERT encoder with its tokenizer. Safe to use from several threads; holds no state between calls."""
 
-    def __init__(self, config: BertConfig, weights: dict[str, Tensor], tokenizer: str, digest: str):
+    def __init__(
+        self, config: BertConfig, weights: dict[str, Tensor], tokenizer: str, digest: str, *, native: bool = False
+    ):
         self.dim = config.hidden_size
         self.digest = digest
-        self.dtype = torch.bfloat16 if has_fast_bf16() else torch.float32
+        self._packed = encoder_of(config, _in_8_bit(weights), digits=DIGITS) if native and _native_is_faster() else None
+        self.dtype = torch.bfloat16 if has_fast_bf16() and not self._packed else torch.float32
         self.max_length = min(MAX_LENGTH, config.max_position_embeddings)
         self._config = config
         self._weights = {name: value.to(self.dtype) for name, value in weights.items() if value.is_floating_point()}
@@ -74,8 +89,12 @@ class Embedder:
         self._tokenizer.enable_truncation(self.max_length)
 
     @classmethod
-    def open(cls, folder: Path) -> Embedder:
-        """Read a folder with config.json, model.safetensors and tokenizer.json. Raises ModelError."""
+    def open(cls, folder: Path, *, native: bool = True) -> Embedder:
+        """Read a folder with config.json, model.safetensors and tokenizer.json. Raises ModelError.
+
+        With `native` the compiled library computes it in 8 bit where that is faster on this machine. The digest does
+        not say so, on purpose: vectors of both kinds stand in one index, see docs/design/data-layer.md.
+        """
         config = read_bert_config(folder)
         try:
             weights = load_file(folder / "model.safetensors")
@@ -89,40 +108,25 @@ class Embedder:
             ]
             # "bert." is there when a BertModel was saved as part of a larger model.
             named = {k.removeprefix("bert."): v for k, v in weights.items()}
-            return compute.run(lambda: cls(config, named, tokenizer, sha256_json(parts)))
+            return compute.run(lambda: cls(config, named, tokenizer, sha256_json(parts), native=native))
         except (OSError, SafetensorError, UnicodeDecodeError, ModelError) as error:
             raise ModelError(f"the embedder in {folder} cannot be read: {error}; fetch it again") from error
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Sentence vectors [n, dim]: the mean over all tokens of a text, normalised."""
         out = np.zeros((len(texts), self.dim), np.float32)
-
-        def keep(place: int, hidden: Tensor, encoding: Encoding) -> None:
-            out[place] = _unit(hidden.mean(0)).numpy()
-
-        self._run(texts, keep)
+        self._run(texts, out, None)
         return out
 
     def encode_tokens(self, texts: Sequence[str]) -> list[Vectors]:
         """Token vectors of each text, [tokens, dim], normalised; special tokens are left out."""
-        out = [np.zeros((0, self.dim), np.float32)] * len(texts)
-
-        def keep(place: int, hidden: Tensor, encoding: Encoding) -> None:
-            out[place] = _unit(hidden[_ordinary(encoding)]).numpy()
-
-        self._run(texts, keep)
-        return out
+        return self.encode_both(texts)[1]
 
     def encode_both(self, texts: Sequence[str]) -> tuple[Vectors, list[Vectors]]:
         """Sentence vectors and token vectors of each text, from one forward pass."""
         whole = np.zeros((len(texts), self.dim), np.float32)
         tokens = [np.zeros((0, self.dim), np.float32)] * len(texts)
-
-        def keep(place: int, hidden: Tensor, encoding: Encoding) -> None:
-            whole[place] = _unit(hidden.mean(0)).numpy()
-            tokens[place] = _unit(hidden[_ordinary(encoding)]).numpy()
-
-        self._run(texts, keep)
+        self._run(texts, whole, tokens)
         return whole, tokens
 
     def encode_query(self, text: str) -> tuple[Vectors, Vectors]:
@@ -134,24 +138,73 @@ class Embedder:
         """Tokens of `text`, special ones not counted, nothing cut off."""
         return len(self._counter.encode(text, add_special_tokens=False).ids)
 
-    def _run(self, texts: Sequence[str], keep: Callable[[int, Tensor, Encoding], None]) -> None:
-        """Encode in batches of like length, so that little is computed on padding; `keep` gets each one's place."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts))
-        order = sorted(range(len(texts)), key=lambda i: (len(encodings[i].ids), i))
-        for first in range(0, len(order), BATCH):
-            compute.run(partial(self._run_batch, encodings, order[first : first + BATCH], keep))
+    def _run(self, texts: Sequence[str], whole: Vectors, tokens: list[Vectors] | None) -> None:
+        """Encode `texts` into `whole` and, if it is there, `tokens`."""
+        # Texts of like length together, told by their characters: tokens are not known before they are made.
+        order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
+        for first in range(0, len(order), SLICE):
+            places = order[first : first + SLICE]
+            encodings = self._tokenizer.encode_batch_fast([texts[i] for i in places])
+            for batch in self._batches([len(encoding.ids) for encoding in encodings]):
+                mine = [encodings[i] for i in batch]
+                vectors, each = compute.run(partial(self._vectors, mine, tokens is not None))
+                for row, i in enumerate(batch):
+                    whole[places[i]] = vectors[row]
+                    if tokens is not None:
+                        tokens[places[i]] = each[row]
 
-    def _run_batch(
-        self, encodings: Sequence[Encoding], places: Sequence[int], keep: Callable[[int, Tensor, Encoding], None]
-    ) -> None:
-        hidden = self._forward([encodings[i].ids for i in places])
-        for row, place in enumerate(places):
-            keep(place, hidden[row, : len(encodings[place].ids)], encodings[place])
+    def _batches(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Places of rows that are computed together."""
+        order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+        if self._packed is None:
+            return [order[first : first + BATCH] for first in range(0, len(order), BATCH)]
+        batches: list[list[int]] = []
+        room = 0
+        for i in order:
+            if room < lengths[i]:
+                batches.append([])
+                room = BATCH_TOKENS
+            batches[-1].append(i)
+            room -= lengths[i]
+        return batches
 
     @torch.inference_mode()
-    def _forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Last hidden states [batch, length, dim] in float32 of token rows of any lengths."""
-        return forward(self._config, self._weights, pad(rows)).float()
+    def _vectors(self, encodings: Sequence[Encoding], with_tokens: bool) -> tuple[Vectors, list[Vectors]]:
+        """Vectors of a batch, and those of its texts' ordinary tokens if they are wanted."""
+        lengths = [len(encoding.ids) for encoding in encodings]
+        states = self._states([encoding.ids for encoding in encodings])
+        means = torch.segment_reduce(states, "mean", lengths=torch.tensor(lengths), axis=0)
+        vectors = np.asarray(_unit(means).numpy(), np.float32)
+        if not with_tokens:
+            return vectors, []
+        parts = torch.split(_unit(states), lengths)
+        ordinary = (part[_ordinary(encoding)] for part, encoding in zip(parts, encodings, strict=True))
+        return vectors, [np.asarray(part.numpy(), np.float32) for part in ordinary]
+
+    def _states(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """The forward pass: last hidden states [tokens, dim] in float32 of token rows, one behind the other."""
+        if self._packed is not None:
+            return read_packed(self._config, self._weights, rows, self._packed)
+        batch = pad(rows)
+        return forward(self._config, self._weights, batch).float()[batch.mask]
+
+
+def _native_is_faster() -> bool:
+    """Whether products of bytes beat torch's own on this processor: with VNNI, unless it has tiles of bfloat16."""
+    library = native_library().library
+    return library is not None and bool(library.factform_vnni()) and not has_fast_bf16()
+
+
+def _in_8_bit(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The layers' matrices rounded to 8 bit, with their scales; everything else as it is."""
+    small: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        if name.startswith("encoder.") and value.dim() == 2:
+            rounded = quantize(value)
+            small[name], small[name + SCALES] = rounded.values, rounded.scales
+        else:
+            small[name] = value
+    return small
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from factform import compute
 from factform.errors import ModelError
-from factform.facts.bert import BertConfig, forward, pad, read_bert_config
+from factform.facts.bert import SCALES, BertConfig, encoder_of, forward, pad, read_bert_config
 from factform.facts.calibration import (
     FEATURES,
     Calibration,
@@ -42,11 +42,7 @@ from factform.facts.chunk import sentences
 from factform.facts.layout import trimmed
 from factform.facts.search import printable
 from factform.ids import sha256_file
-from factform.int8.build import native as library
-from factform.int8.encoder import EncoderLayer, PackedEncoder, fits
-from factform.int8.packed import Packed
-from factform.int8.packed import pack as to_panels
-from factform.int8.quantize import Int8
+from factform.int8.encoder import PackedEncoder
 from factform.records import Evidence, Hit, Proposal, SearchResult
 
 SHIPPED = Path(__file__).with_name("weights")
@@ -137,9 +133,6 @@ def pair_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-SCALES = ".scales"
-
-
 def pack(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights as they ship: matrices in 8 bit with a 16-bit scale a row, everything else in 16 bit."""
     packed: dict[str, Tensor] = {}
@@ -160,40 +153,6 @@ def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, tensor in packed.items()
         if not name.endswith(SCALES)
     }
-
-
-def encoder_of(config: BertConfig, packed: Mapping[str, Tensor]) -> PackedEncoder | None:
-    """The encoder's layers for the compiled library: the 8 bits they ship in. None where it is not there or they do not
-    fit it."""
-    names = ("attention.self.query", "attention.self.key", "attention.self.value")
-
-    def rows(layer: str, *maps: str) -> Packed:
-        values = torch.cat([packed[f"{layer}.{name}.weight"] for name in maps])
-        scales = torch.cat([packed[f"{layer}.{name}.weight{SCALES}"] for name in maps])
-        bias = torch.cat([packed[f"{layer}.{name}.bias"] for name in maps])
-        return to_panels(Int8(values, scales.float()), bias)
-
-    def norm(layer: str, name: str) -> Tensor:
-        return torch.stack([packed[f"{layer}.{name}.LayerNorm.{kind}"].float() for kind in ("weight", "bias")])
-
-    first = "encoder.layer.0.intermediate.dense.weight"
-    if first + SCALES not in packed:
-        return None  # not in 8 bit: computed as it is
-    inner = packed[first].shape[0]
-    if library().library is None or not fits(config.hidden_size, config.num_attention_heads, inner):
-        return None
-    layers = [f"encoder.layer.{index}" for index in range(config.num_hidden_layers)]
-    return PackedEncoder(
-        tuple(
-            EncoderLayer(
-                norm(layer, "attention.output"), norm(layer, "output"), rows(layer, *names),
-                rows(layer, "attention.output.dense"), rows(layer, "intermediate.dense"), rows(layer, "output.dense"),
-            )
-            for layer in layers
-        ),
-        config.num_attention_heads,
-        config.layer_norm_eps,
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
