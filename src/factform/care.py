@@ -52,9 +52,9 @@ class Care(Documents):
         checks = examine(self._place(), quick=quick, progress=self._progress("check"))
         return [
             *checks,
-            _audit_check(self.state / "audit.db"),
-            _adapters_check(self.adapters_folder),
-            _behaviors_check(self.folder / "behaviors", self._behavior_names()),
+            audit_check(self.state / "audit.db"),
+            adapters_check(self.adapters_folder),
+            behaviors_check(self.folder / "behaviors", self._behavior_names()),
         ]
 
     def repaired(self) -> list[Action]:
@@ -92,7 +92,7 @@ class Care(Documents):
             del self.__dict__["facts"]
 
 
-def _adapters_check(folder: Path) -> Check:
+def adapters_check(folder: Path) -> Check:
     from factform.facts.care import verdict
     from factform.form import registry
 
@@ -109,7 +109,7 @@ def _adapters_check(folder: Path) -> Check:
     )
 
 
-def _behaviors_check(folder: Path, names: Sequence[str]) -> Check:
+def behaviors_check(folder: Path, names: Sequence[str]) -> Check:
     from factform.facts.care import verdict
     from factform.form.behavior import load_behavior
 
@@ -123,7 +123,7 @@ def _behaviors_check(folder: Path, names: Sequence[str]) -> Check:
     return verdict("behaviors", wrong, "some cannot be used", "all can be used", count=len(names), command=command)
 
 
-def _audit_check(path: Path) -> Check:
+def audit_check(path: Path) -> Check:
     from factform.audit.log import AuditLog
     from factform.facts.care import Check, problem
 
