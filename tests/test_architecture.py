@@ -29,6 +29,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "int8": {"ids", "hardware", "caches", "compute"},
     "settings": {"errors"},
     "sources": {"records", "errors"},
+    "web": VOCABULARY | {"settings"},
+    "sync": VOCABULARY | {"sources", "facts"},
+    "watch": VOCABULARY,
+    "intake": VOCABULARY | {"settings", "sources", "facts", "web"},
     "facts": VOCABULARY | {"settings", "int8"},
     "model": VOCABULARY | {"settings", "int8"},
     "measure": VOCABULARY | {"settings"},
@@ -39,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": VOCABULARY | {"answer", "measure"},
     "tuning": VOCABULARY | {"form", "measure", "model"},
     "opened": VOCABULARY | {"settings", "facts", "model", "audit", "answer", "encoded"},
-    "documents": VOCABULARY | {"settings", "sources", "facts", "opened"},
+    "documents": VOCABULARY | {"settings", "sources", "facts", "opened", "intake", "sync", "watch"},
     "care": VOCABULARY | {"settings", "facts", "model", "form", "audit", "documents", "int8"},
     "project": VOCABULARY
     | {"settings", "facts", "model", "form", "audit", "measure", "answer", "evaluation", "tuning"}

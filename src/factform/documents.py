@@ -5,26 +5,98 @@ Knows nothing of answers, behaviors or numbers: those are `Project`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from factform.intake import Intake
 from factform.opened import Opened
-from factform.records import Receipt, SearchResult, Source
-from factform.sources import find_files, read_files, read_jsonl
+from factform.records import Change, Receipt, SearchResult, Source
+from factform.sources import STDIN, Labels, Stdin, absolute, count_lines, document_id, find_files
+from factform.sync import Folder, Sync
 
 
 class Documents(Opened):
     """A project's documents and what keeps up with them: the index and the passages that were encoded."""
 
-    def add(self, paths: Sequence[Path | str] = (), *, jsonl: Path | str | None = None) -> list[Receipt]:
-        """Take in files, folders and JSONL rows; a receipt for each document, in order."""
+    def add(
+        self,
+        paths: Sequence[Path | str] = (),
+        *,
+        jsonl: Path | str | None = None,
+        name: str = "",
+        document: str = "",
+        access: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> list[Receipt]:
+        """Take in files, folders, globs, URLs, JSONL rows and, as "-", standard input; a receipt for each document.
+
+        `name` is the file name standard input goes by, `document` its id (default: `name`). `access` and `metadata`
+        are for all documents of the call; without them, a document that is there keeps what it has. JSONL rows keep
+        what they say themselves.
+        """
         facts = self.settings.facts
-        files = find_files([Path(p) for p in paths], root=self.folder / facts.root, project=self.folder)
-        rows = list(read_jsonl(Path(jsonl))) if jsonl is not None else []
-        found = chain(read_files(files, max_bytes=facts.max_file_mb << 20), rows)
-        return self.add_sources(found, len(files) + len(rows))
+        stdin = Stdin(document or name, name or document) if name or document else None
+        offered = find_files(paths, root=self.folder / facts.root, project=self.folder, stdin=stdin)
+        intake = Intake(self.facts, self.settings, Labels(None if access is None else tuple(access), metadata))
+        total = len(offered) + (count_lines(Path(jsonl)) if jsonl is not None and jsonl != STDIN else 0)
+        receipts = self.add_sources(chain(intake.read(offered), intake.rows(jsonl)), total)
+        intake.done(receipts)
+        return receipts
+
+    def sync(
+        self,
+        folder: Path | str,
+        *,
+        dry_run: bool = False,
+        force: bool = False,
+        access: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> list[Change]:
+        """Make the documents of a folder equal to it: add, update, rename, remove. `dry_run` only says what would be
+        done.
+
+        Documents that came in otherwise are never removed. `access` and `metadata` hold for all of the folder's
+        documents until others are given. SyncRefused where most of them would be removed, unless `force`.
+        """
+        sync = self._sync(folder, access, metadata, force=force)
+        plan = sync.plan()
+        return sync.foresee(plan) if dry_run else sync.carry_out(plan)
+
+    def watch(
+        self,
+        folder: Path | str,
+        *,
+        debounce_ms: int = 200,
+        access: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        stop: threading.Event | None = None,
+    ) -> Iterator[Change]:
+        """Sync a folder and keep it so until `stop` is set; yields what was done, as it is done."""
+        from factform.watch import watch
+
+        sync = self._sync(folder, access, metadata)
+        sync.stop = stop or sync.stop
+        yield from watch(
+            sync.folder.path, lambda paths: sync.carry_out(sync.plan(paths)), sync.stop, max(debounce_ms, 1)
+        )
+
+    def _sync(
+        self,
+        folder: Path | str,
+        access: Sequence[str] | None,
+        metadata: Mapping[str, Any] | None,
+        *,
+        force: bool = False,
+    ) -> Sync:
+        settings, path = self.settings.facts, absolute(Path(folder))
+        id_of = partial(document_id, root=self.folder / settings.root, project=self.folder)
+        labels = Labels(None if access is None else tuple(access), metadata)
+        synced = Folder(path, id_of(path), id_of, settings.max_file_mb << 20)
+        return Sync(synced, self.facts, self.add_sources, self.remove, labels, force)
 
     def add_sources(self, found: Iterable[Source | Receipt], total: int = 0) -> list[Receipt]:
         """Take in sources as they come; receipts of what could not even be read keep their places."""

@@ -8,7 +8,8 @@ Knows nothing of the rooms that raise them. Third-party errors are translated in
     ├── DocumentError          one document cannot be taken in (the reason is in the receipt)
     ├── StoreError             the ledger, a blob or the index cannot be used
     │   ├── StoreBusy          another process is writing
-    │   └── NotFound           a document, version or chunk that is not there
+    │   ├── NotFound           a document, version or chunk that is not there
+    │   └── SyncRefused        a sync would remove most of what it took in, or all of it
     ├── ModelError             a language model or embedder cannot be used
     │   ├── FetchError         a model file is missing or its digest is wrong
     │   ├── ContextTooLong     the prompt does not fit the model's window
@@ -55,6 +56,10 @@ class StoreBusy(StoreError):
 
 class NotFound(StoreError):
     """A document, version or chunk that is not in the store."""
+
+
+class SyncRefused(StoreError):
+    """A sync would remove most or all of a folder's documents: more likely the folder is not what it should be."""
 
 
 class ModelError(FactformError):

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 ReceiptStatus = Literal["created", "updated", "unchanged", "removed", "failed"]
+Action = Literal["add", "update", "rename", "remove", "unchanged", "failed"]
 AnswerStatus = Literal["answered", "not_in_documents", "refused"]
 Mode = Literal["exact", "reuse"]
 
@@ -143,6 +144,24 @@ class Receipt:
     visible_ms: float | None = None
     error: str | None = None
     note: str | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a sync did, or would do, about one document.
+
+    `document` is its id; of a folder that could not be listed, or one that could not be synced, its path.
+    `renamed_from` is the id it had before. `visible_ms` is as in a Receipt.
+    """
+
+    action: Action
+    document: str
+    renamed_from: str | None = None
+    version: str | None = None
+    sha256: str | None = None
+    chunks: int = 0
+    visible_ms: float | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True)

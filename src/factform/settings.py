@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -101,12 +101,26 @@ class TrainSection(BaseModel):
     check_every: int = Field(default=65, ge=1)
 
 
+class WebSettings(BaseModel):
+    """Which pages may be fetched. `allow` are hosts (`example.org`, `*.example.org`, `*`; with `:8080` or `:*` for
+    other ports than 80 and 443); without one nothing is. `private` lets names lead to addresses of one's own network,
+    `timeout_s` is for a page with all its redirects."""
+
+    model_config = _STRICT
+    allow: tuple[Annotated[str, Field(pattern=r"^[^/\s@]+$")], ...] = ()
+    private: bool = False
+    max_mb: int = Field(default=50, ge=1)
+    timeout_s: float = Field(default=30.0, gt=0)
+    redirects: int = Field(default=5, ge=0, le=20)
+
+
 class Settings(BaseModel):
     """All of factform.toml."""
 
     model_config = _STRICT
     model: ModelSettings = ModelSettings()
     facts: FactsSettings = FactsSettings()
+    web: WebSettings = WebSettings()
     answer: AnswerSettings = AnswerSettings()
     train: TrainSection = TrainSection()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from factform.cli import answers, audit, care, facts, form, numbers, system
+from factform.cli import answers, audit, care, facts, form, numbers, sources, system
 
 
 def build() -> Callable[..., Any]:
@@ -21,7 +21,8 @@ def build() -> Callable[..., Any]:
 def assemble() -> typer.Typer:
     """The typer application."""
     app = _group("Facts from documents, form from the model: retrieval and fine-tuning as one measured system.")
-    _verbs(app, facts.init, facts.add, facts.remove, facts.documents, facts.search, answers.ask)
+    _verbs(app, facts.init, sources.add, sources.sync, sources.watch, facts.remove, facts.documents)
+    _verbs(app, facts.search, answers.ask)
     _verbs(app, form.tune, form.gate, form.promote, form.rollback, form.adapters, care.doctor, system.version)
     _nouns(app, "behaviors", "Behavior folders: list, check, make one.", form.list_, form.check, form.new)
     _nouns(app, "evaluate", "Numbers on your own cases and queries.", numbers.answers, numbers.retrieval)

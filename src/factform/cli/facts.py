@@ -6,7 +6,6 @@ Knows nothing of how documents are stored or found.
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,30 +28,6 @@ def init(project: ProjectOption = HERE, as_json: JsonOption = False) -> None:
         folder = str(made.folder)
     value = {"project": folder, "created": ["factform.toml", "behaviors"]}
     emit(value, as_json, lambda console: show.made_project(console, folder))
-
-
-def add(
-    paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH…", help="Files and folders.")] = None,
-    jsonl: Annotated[
-        Path | None, typer.Option("--jsonl", metavar="FILE", help='Rows {"id", "title", "text", "metadata"}.')
-    ] = None,
-    project: ProjectOption = HERE,
-    as_json: JsonOption = False,
-) -> int:
-    """Take in documents: Markdown, text, HTML, PDF, DOCX; a receipt for each.
-
-    One that cannot be read fails alone; the exit code is then 1. Adding again skips what is unchanged.
-
-    Example: factform add documents --project handbook
-    """
-    if not paths and jsonl is None:
-        raise typer.BadParameter("give files or folders, or --jsonl FILE", param_hint="PATH…")
-    started = time.perf_counter()
-    with opened(project, as_json) as p:
-        receipts = p.add(list(paths or ()), jsonl=jsonl)
-    seconds = time.perf_counter() - started
-    emit(receipts, as_json, lambda console: show.receipts(console, receipts, seconds))
-    return _code(receipts)
 
 
 def remove(

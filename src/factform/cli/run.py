@@ -34,6 +34,7 @@ PIPED_WIDTH = 140
 
 RESUME = {
     "add": "documents already acknowledged are kept; run the same command again, it skips what is unchanged",
+    "sync": "what was done is kept; run the same command again, it does the rest",
     "tune": "the last checkpoint is kept; run the same command again, it goes on from there",
     "index": "the index in use is untouched; run the same command again",
     "models": "what was fetched completely is kept; run the same command again",

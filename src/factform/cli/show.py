@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from factform.records import AdapterInfo, Answer, Citation, Receipt, SearchResult
+from factform.records import AdapterInfo, Answer, Change, Citation, Receipt, SearchResult
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,6 +53,31 @@ def receipts(console: Console, found: Sequence[Receipt], seconds: float) -> None
     counts = {status: sum(r.status == status for r in found) for status in dict.fromkeys(r.status for r in found)}
     parts = ", ".join(f"{number} {status}" for status, number in counts.items()) or "nothing"
     console.print(f"{len(found)} documents: {parts}; {sum(r.chunks for r in found)} chunks; {seconds:.1f} s")
+
+
+def changes(console: Console, found: Sequence[Change], seconds: float, *, dry_run: bool) -> None:
+    """A row for each document that is not as it was, then totals."""
+    table = _table("action", "document", "version", "#chunks", "#ms to visible", "error")
+    shown = [c for c in found if c.action != "unchanged"]
+    for c in shown:
+        ms = "" if c.visible_ms is None else f"{c.visible_ms:,.0f}"
+        _row(table, c.action, _renamed(c), c.version or "", c.chunks or "", ms, c.error or "")
+    if shown:
+        console.print(table)
+    counts = {action: sum(c.action == action for c in found) for action in dict.fromkeys(c.action for c in found)}
+    parts = ", ".join(f"{number} {action}" for action, number in counts.items()) or "nothing"
+    nothing = "; a dry run: nothing was changed" if dry_run else ""
+    console.print(f"{len(found)} documents: {parts}; {seconds:.1f} s{nothing}")
+
+
+def change(console: Console, c: Change, at: str) -> None:
+    """One line."""
+    ms = "" if c.visible_ms is None else f"  {c.chunks} chunks, visible after {c.visible_ms:,.0f} ms"
+    console.print(f"{at} {c.action:<9} {plain(_renamed(c))}{ms}{f'  {plain(c.error)}' if c.error else ''}")
+
+
+def _renamed(c: Change) -> str:
+    return f"{c.renamed_from} -> {c.document}" if c.renamed_from else c.document
 
 
 def documents(console: Console, found: Sequence[DocumentInfo]) -> None:

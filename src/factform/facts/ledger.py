@@ -367,6 +367,10 @@ class Ledger:
             for document in documents:
                 run("UPDATE documents SET removing = 0 WHERE id = ?", (document,))
 
+    def select(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """Rows of a reading statement, for modules that keep tables of their own here."""
+        return self._all(statement, values)
+
     # --- plumbing -------------------------------------------------------------------------------
 
     @contextmanager

@@ -18,6 +18,7 @@ from factform.facts.current import CurrentIndex
 from factform.facts.embed import Encoder, Vectors
 from factform.facts.index import Found
 from factform.facts.ledger import Ledger, VersionRow, WriterLock
+from factform.facts.origins import Origins
 from factform.facts.places import Places, decode_places, framed
 from factform.facts.recovery import account, quarantined
 from factform.facts.rerank import TokenVectors
@@ -64,6 +65,7 @@ class DataLayer:
         self._encoder = encoder
         self._chunk_tokens = chunk_tokens
         self._ledger = ledger
+        self.origins = Origins(ledger, lock)
         self._current = CurrentIndex(
             folder, ledger, embedder=encoder.digest, dim=encoder.dim, chunk_tokens=chunk_tokens
         )
@@ -173,8 +175,15 @@ class DataLayer:
 
     def documents(self) -> list[DocumentInfo]:
         """Every document a search can find, by id."""
-        names = DocumentInfo.__dataclass_fields__
-        return [DocumentInfo(**{name: getattr(row, name) for name in names}) for row in self._ledger.all_current()]
+        return [_info(row) for row in self._ledger.all_current()]
+
+    def document(self, document: str) -> DocumentInfo | None:
+        """One document a search can find, or None."""
+        try:
+            row = self._ledger.current(document)
+        except UnicodeEncodeError:  # such a document is never taken in
+            return None
+        return None if row is None else _info(row)
 
     def chunks_of(self, document: str) -> tuple[Chunk, ...]:
         """The chunks of a document's current version, in text order; none for a document that is not there."""
@@ -299,6 +308,10 @@ class DataLayer:
             "chunk_tokens": self._chunk_tokens,
             "sqlite": sqlite3.sqlite_version,
         }
+
+
+def _info(row: VersionRow) -> DocumentInfo:
+    return DocumentInfo(**{name: getattr(row, name) for name in DocumentInfo.__dataclass_fields__})
 
 
 def _size(folder: Path) -> int:
