@@ -59,6 +59,9 @@ METADATA_SERVICES = frozenset({"169.254.169.254", "169.254.170.2", "100.100.100.
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = {"http": 80, "https": 443}
+_PROTOCOLS = ipaddress.ip_network("192.0.0.0/24")
+"""Assigned to protocols, which only newer Pythons count as private as a whole."""
+
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _PIECE = 1 << 16
 
@@ -145,7 +148,7 @@ def refused(address: str, *, private: bool) -> str:
         return ""
     if ip.is_loopback:
         return "a loopback address"
-    if not ip.is_global or ip.is_private or ip.is_reserved or ip.is_link_local:
+    if not ip.is_global or ip.is_private or ip.is_reserved or ip.is_link_local or ip in _PROTOCOLS:
         return "a private or reserved address"
     if isinstance(ip, ipaddress.IPv6Address) and ip.is_site_local:
         return "a private or reserved address"
@@ -284,7 +287,7 @@ class _Transport(httpx.BaseTransport):
 
     def __init__(self, rules: WebSettings, deadline: float):
         backend = _CheckedNetwork(rules, deadline)
-        context = ssl.create_default_context()
+        context = httpx.create_ssl_context()
         self._pool = httpcore.ConnectionPool(ssl_context=context, network_backend=backend)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
