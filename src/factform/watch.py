@@ -90,7 +90,7 @@ def _events(folder: Path, stop: threading.Event, debounce_ms: int) -> Iterator[s
                 ignore_permission_denied=True,
             ):
                 # Watching has begun, so whatever happens from here on is an event: now is the time for a first look.
-                yield None if first else {Path(path) for _, path in happened}
+                yield None if first else _places(folder, {Path(path) for _, path in happened})
                 first = False
                 if _identity(folder) != identity:
                     break  # the folder went, or another took its place
@@ -98,6 +98,17 @@ def _events(folder: Path, stop: threading.Event, debounce_ms: int) -> Iterator[s
             # No more watches to be had (fs.inotify.max_user_watches), or none on this file system: look instead.
             yield None
             stop.wait(AGAIN_S)
+
+
+def _places(folder: Path, paths: set[Path]) -> set[Path] | None:
+    """Where to look, hidden places left out; None where the paths do not tell.
+
+    Links to folders are watched, too, and what happens in the folder they lead to is then told under either name. And
+    the folders above what was deleted may be gone themselves.
+    """
+    shown = {path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)}
+    above = {parent for path in shown for parent in path.parents if parent != folder and parent.is_relative_to(folder)}
+    return shown if all(parent.is_dir() and not parent.is_symlink() for parent in above) else None
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

@@ -100,6 +100,7 @@ def test_links_lead_somewhere() -> None:
     "call",
     [
         "documents",
+        "sync docs",
         "search rent",
         "ask rent --behavior rents",
         "adapters",
@@ -121,6 +122,8 @@ def test_links_lead_somewhere() -> None:
 )
 def test_json_fields_are_documented(call: str, run: Run, tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tuned)
+    Path("docs").mkdir()
+    Path("docs/a.md").write_text("A file to be synced.")
     Path("cases.jsonl").write_text(json.dumps(example(25)))
     Path("q.jsonl").write_text('{"id": "1", "text": "rent for flat 3"}')
     Path("r.tsv").write_text("1\tflat-3\t1\n")
