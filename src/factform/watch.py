@@ -6,10 +6,12 @@ that an event that never came (a network drive, a queue that ran over) costs tim
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import watchfiles
 
@@ -69,46 +71,68 @@ def _news(changes: Collection[Change], told: dict[str, str | None]) -> Iterator[
             yield change
 
 
-def _events(folder: Path, stop: threading.Event, debounce_ms: int) -> Iterator[set[Path] | None]:
-    """Paths at which something happened; none, now and then; None whenever something may have been missed."""
+def _events(top: Path, stop: threading.Event, debounce_ms: int) -> Iterator[set[Path] | None]:
+    """Paths at which something happened; none, now and then; None whenever something may have been missed.
+
+    Every folder is watched by itself, and all anew when one comes or goes: watching them as a tree would follow links
+    to folders, and where one leads back up, it loses sight of what it led to when the link goes.
+    """
     while not stop.is_set():
-        identity = _identity(folder)
+        identity, folders = _identity(top), _folders(top)
         if identity is None:
             yield None
             stop.wait(AGAIN_S / 5)
             continue
         try:
             first = True
-            for happened in watchfiles.watch(
-                folder,
-                watch_filter=None,
-                step=debounce_ms,
-                debounce=_LONGEST_QUIET * debounce_ms,
-                rust_timeout=_WAKE_MS,
-                yield_on_timeout=True,
-                stop_event=stop,
-                ignore_permission_denied=True,
-            ):
+            for happened in _watched(folders, stop, debounce_ms):
+                paths = {Path(path) for _, path in happened}
+                if first and _folders(top) != folders:
+                    break
                 # Watching has begun, so whatever happens from here on is an event: now is the time for a first look.
-                yield None if first else _places(folder, {Path(path) for _, path in happened})
+                yield None if first else {path for path in paths if not path.name.startswith(".")}
                 first = False
-                if _identity(folder) != identity:
-                    break  # the folder went, or another took its place
+                if _identity(top) != identity or any(path in folders or _is_folder(path) for path in paths):
+                    break
         except (OSError, RuntimeError):
             # No more watches to be had (fs.inotify.max_user_watches), or none on this file system: look instead.
-            yield None
-            stop.wait(AGAIN_S)
+            if _folders(top) == folders:
+                yield None
+                stop.wait(AGAIN_S)
 
 
-def _places(folder: Path, paths: set[Path]) -> set[Path] | None:
-    """Where to look, hidden places left out; None where the paths do not tell.
+def _watched(folders: Collection[Path], stop: threading.Event, quiet_ms: int) -> Iterator[set[tuple[Any, str]]]:
+    return watchfiles.watch(
+        *folders,
+        watch_filter=None,
+        recursive=False,
+        step=quiet_ms,
+        debounce=_LONGEST_QUIET * quiet_ms,
+        rust_timeout=_WAKE_MS,
+        yield_on_timeout=True,
+        stop_event=stop,
+        ignore_permission_denied=True,
+    )
 
-    Links to folders are watched, too, and what happens in the folder they lead to is then told under either name. And
-    the folders above what was deleted may be gone themselves.
-    """
-    shown = {path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)}
-    above = {parent for path in shown for parent in path.parents if parent != folder and parent.is_relative_to(folder)}
-    return shown if all(parent.is_dir() and not parent.is_symlink() for parent in above) else None
+
+def _folders(top: Path) -> set[Path]:
+    """`top` and all folders below that a sync looks into: not the hidden ones, and no links."""
+    found, left = {top}, [top]
+    while left:
+        try:
+            with os.scandir(left.pop()) as entries:
+                inner = [
+                    Path(e.path) for e in entries if not e.name.startswith(".") and e.is_dir(follow_symlinks=False)
+                ]
+        except OSError:  # the sync will say so
+            continue
+        found.update(inner)
+        left += inner
+    return found
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and not path.name.startswith(".")
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
