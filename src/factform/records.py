@@ -151,7 +151,7 @@ class Change:
     """What a sync did, or would do, about one document.
 
     `document` is its id; of a folder that could not be listed, or one that could not be synced, its path.
-    `renamed_from` is the id it had before. `visible_ms` is as in a Receipt.
+    `renamed_from` is the id it had before. `visible_ms` and `note` are as in a Receipt.
     """
 
     action: Action
@@ -162,6 +162,7 @@ class Change:
     chunks: int = 0
     visible_ms: float | None = None
     error: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)

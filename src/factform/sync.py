@@ -347,7 +347,7 @@ def _sayable(item: Taking) -> bool:
 
 
 def _unchanged(info: DocumentInfo) -> Change:
-    return Change("unchanged", info.document, None, info.version, info.sha256, info.chunks)
+    return Change("unchanged", info.document, None, info.version, info.sha256, info.chunks, note=info.note)
 
 
 def _change(receipt: Receipt, renamed_from: str | None) -> Change:
@@ -358,5 +358,5 @@ def _change(receipt: Receipt, renamed_from: str | None) -> Change:
         "rename" if renamed else action,
         receipt.document,
         renamed,
-        *(receipt.version, receipt.sha256, receipt.chunks, receipt.visible_ms, receipt.error),
+        *(receipt.version, receipt.sha256, receipt.chunks, receipt.visible_ms, receipt.error, receipt.note),
     )
