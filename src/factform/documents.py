@@ -125,9 +125,9 @@ class Documents(Opened):
                 leaving(document)
             return self.facts.remove(list(documents))
 
-    def search(self, question: str, *, k: int = 10) -> SearchResult:
-        """The `k` best passages."""
-        return self.facts.search(question, k=k)
+    def search(self, question: str, *, k: int = 10, distinct: bool = False) -> SearchResult:
+        """The `k` best passages; `distinct` leaves out those whose words a better one holds as well."""
+        return self.facts.search(question, k=k, distinct=distinct)
 
     def rebuild_index(self) -> dict[str, Any]:
         """Make the index anew from the stored documents, with the present embedder and chunk size."""

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from factform.errors import ModelError
+from factform.errors import ModelError, SettingsError
 from factform.ids import FolderState
 from factform.records import AdapterInfo, Behavior, SearchResult
 from factform.settings import STATE, Settings
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from factform.answer import EvidenceUse, LanguageModel, Parts
     from factform.audit.log import AuditLog
     from factform.encoded import EncodedPassages
+    from factform.facts.crossencoder import CrossEncoder
     from factform.facts.embed import Encoder
     from factform.facts.evidence import EvidenceModel
     from factform.facts.store import DataLayer
@@ -112,6 +113,8 @@ class Opened:
         name = self.settings.answer.evidence
         if name == "off":
             return None
+        if name == "auto" and self.settings.model.embedder_url:
+            return None  # it shares word embeddings with an embedder in this process
         folder = SHIPPED if name == "auto" else self.folder / name
         embedder = fetch_model(self.settings.model.embedder, progress=self.fetching).folder
         if name == "auto" and not belongs_to(folder, embedder):
@@ -169,7 +172,7 @@ class Opened:
 
     def search_and_weigh(self, question: str) -> SearchResult:
         """What the answer flow chooses passages from: the retriever's hits, in the order of their evidence if read."""
-        found = self.facts.search(question, k=CANDIDATES)
+        found = self.facts.search(question, k=CANDIDATES, distinct=True)
         return self.evidence.weigh(question, found) if self.evidence else found
 
     def evidence_use(
@@ -193,18 +196,12 @@ class Opened:
             min_confidence=section.min_confidence if min_confidence is None else min_confidence,
         )
 
-    def encoder(self) -> Encoder:
-        """The embedder of the settings, opened anew."""
-        from factform.facts.embed import Embedder
-        from factform.model.fetch import fetch_model
-
-        folder = fetch_model(self.settings.model.embedder, progress=self.fetching).folder
-        return Embedder.open(folder, native=self.settings.model.native == "auto")
-
     def open_facts(self, *, for_rebuild: bool) -> DataLayer:
         from factform.facts.sandbox import Limits
+        from factform.facts.search import Ranking
         from factform.facts.store import DataLayer
 
+        facts = self.settings.facts
         return DataLayer.open(
             self.state,
             self.encoder(),
@@ -216,7 +213,33 @@ class Opened:
                 memory_mb=self.settings.facts.parse_memory_mb,
                 max_bytes=self.settings.facts.max_file_mb << 20,
             ),
+            ranking=Ranking(facts.word_weight, facts.candidates, facts.rerank, facts.rerank_depth),
+            cross_encoder=self.open_cross_encoder() if facts.rerank == "cross-encoder" else None,
         )
+
+    def encoder(self) -> Encoder:
+        """The embedder the settings name: a server if `model.embedder_url` is set, else a model in this process."""
+        from factform.facts.embed import Embedder
+        from factform.facts.remote import RemoteEmbedder
+        from factform.model.fetch import fetch_model
+
+        model = self.settings.model
+        if model.embedder_url:
+            key = model.embedder_key_env or None
+            return RemoteEmbedder(model.embedder_url, model.embedder, api_key_env=key, timeout_s=model.timeout_s)
+        folder = fetch_model(model.embedder, progress=self.fetching).folder
+        return Embedder.open(folder, native=model.native == "auto")
+
+    def open_cross_encoder(self) -> CrossEncoder:
+        """The cross-encoder that `facts.rerank_model` names."""
+        from factform.facts.crossencoder import CrossEncoder
+        from factform.model.fetch import fetch_model
+
+        name = self.settings.facts.rerank_model
+        if not name:
+            raise SettingsError('facts.rerank = "cross-encoder" needs facts.rerank_model: a folder or a hub id')
+        folder = fetch_model(name, progress=self.fetching).folder
+        return CrossEncoder.open(folder, native=self.settings.model.native == "auto")
 
     def fetching(self, name: str, done: int, total: int) -> None:
         self.report("fetch", done, total, name)

@@ -196,7 +196,8 @@ class Hit:
     """A chunk found for a question. `scores` holds each stage's score by name; `score` is the deciding one.
 
     `kept` says whether it was given to the model, `reason` why or why not. `evidence` is what an evidence model read in
-    it, where one did.
+    it, where one did. `ranks` holds its place among all candidates by each stage's score (1 is the best); a stage that
+    did not score it is not there.
     """
 
     rank: int
@@ -206,18 +207,23 @@ class Hit:
     kept: bool = True
     reason: str = ""
     evidence: Evidence | None = None
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class SearchResult:
     """Hits best first. `ms` are milliseconds by stage: embed, search, rerank, evidence (where it was read), total.
 
-    `answerable` is the probability that the hits hold the answer, where an evidence model read them.
+    `answerable` is the probability that the hits hold the answer, where an evidence model read them. `dropped` are the
+    candidates that are no hits, each with its reason. `ranking` says how they were scored, `notes` what was left out.
     """
 
     hits: tuple[Hit, ...]
     ms: Mapping[str, float]
     answerable: float | None = None
+    dropped: tuple[Hit, ...] = ()
+    ranking: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

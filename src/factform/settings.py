@@ -22,6 +22,7 @@ _STRICT = ConfigDict(extra="forbid", frozen=True)
 class ModelSettings(BaseModel):
     """Which models: a name the project knows, a Hugging Face id, a folder; or a URL for the language model.
 
+    With `embedder_url` vectors come from an OpenAI-compatible server that knows `embedder` by that name.
     `decode`: "int8" takes the weights in 8 bit on a CPU, "full" in `dtype`. `native`: "auto" compiles a library for
     that where there is a C++ compiler; with "off", or without one, torch reads in `dtype` and only writes in 8 bit.
     `threads` 0 leaves their number to OMP_NUM_THREADS or, without it, to what was fastest on this machine.
@@ -32,6 +33,8 @@ class ModelSettings(BaseModel):
     model_config = _STRICT
     language: str = "smollm2-135m"
     embedder: str = "minilm-l6"
+    embedder_url: str = ""
+    embedder_key_env: str = ""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     decode: Literal["int8", "full"] = "int8"
     native: Literal["auto", "off"] = "auto"
@@ -50,12 +53,22 @@ class FactsSettings(BaseModel):
 
     A document that takes longer than `parse_seconds` to be parsed, or more than `parse_memory_mb` beyond what its
     parser needs for an empty one, fails in its receipt.
+
+    The best `candidates` by vectors and by words are scored together, words having the share `word_weight`, and the
+    first `rerank_depth` of them once more by `rerank`; "cross-encoder" takes `rerank_model` (a folder or hub id).
+    A plain question is answered from `passages` of them; with `passage_tokens` above 0 from as many as fit into that.
     """
 
     model_config = _STRICT
     root: str = "."
     chunk_tokens: int = Field(default=160, ge=16, le=480)
     passages: int = Field(default=4, ge=1, le=8)
+    passage_tokens: int = Field(default=0, ge=0)
+    candidates: int = Field(default=50, ge=1, le=1000)
+    word_weight: float = Field(default=0.3, ge=0, le=1)
+    rerank: Literal["maxsim", "cross-encoder", "none"] = "maxsim"
+    rerank_depth: int = Field(default=30, ge=1, le=1000)
+    rerank_model: str = ""
     max_file_mb: int = Field(default=50, ge=1)
     writer_wait_s: float = Field(default=10.0, ge=0)
     parse_seconds: float = Field(default=60.0, gt=0)

@@ -29,6 +29,7 @@ class HashEncoder:
 
     def __init__(self, digest: str = "hash-1"):
         self.digest = digest
+        self.identity = {"model": digest, "precision": "float32"}
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         return np.stack([self.encode_query(text)[0] for text in texts]) if texts else np.zeros((0, DIM), np.float32)

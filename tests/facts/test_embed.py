@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tiny_bert import WORDS, bert_folder
+from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel
 
 from factform.errors import ModelError
@@ -16,38 +17,11 @@ from factform.facts import embed
 from factform.facts.embed import MAX_LENGTH, Embedder
 from factform.int8.build import native
 
-WORDS = (
-    *("the", "a", "fox", "dog", "runs", "jumps", "over", "lazy", "quick", "brown", "price", "of"),
-    *("report", "quarter", "in", "euro", "!", "?"),
-)
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random BERT whose tokenizer.json cuts and pads at 8 tokens, as all-MiniLM-L6-v2's does at 128."""
-    path = tmp_path_factory.mktemp("bert")
-    torch.manual_seed(0)
-    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=300,
-        initializer_range=0.5,
-    )
-    BertModel(config).eval().save_pretrained(path)
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    tokenizer.enable_truncation(8)
-    tokenizer.enable_padding(length=8)
-    tokenizer.save(str(path / "tokenizer.json"))
-    return path
+    return bert_folder(tmp_path_factory.mktemp("bert"))
 
 
 @pytest.fixture
@@ -87,6 +61,40 @@ def test_equal_to_transformers_in_batches_of_mixed_lengths(folder: Path, embedde
         alone = embedder.encode_query(some[place])
         np.testing.assert_allclose(alone[0], sentence, atol=1e-5)
         np.testing.assert_allclose(alone[1], words, atol=1e-5)
+
+
+def test_first_token_prompts_and_length_as_the_folder_says(folder: Path, tmp_path: Path) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
+    (tmp_path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 12}))
+    prompts = {"query": "query: ", "passage": "passage: "}
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
+    embedder = Embedder.open(tmp_path)
+    model = BertModel.from_pretrained(tmp_path).eval()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(12)
+
+    def expected(text: str) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+        with torch.no_grad():
+            hidden = model(torch.tensor([tokenizer.encode(text).ids])).last_hidden_state[0]
+        unit = torch.nn.functional.normalize(hidden, dim=-1)
+        return unit[0].numpy(), unit[3:-1].numpy()  # after [CLS], the prompt's word and its colon
+
+    text = "the quick fox " * 6
+    sentence, tokens = embedder.encode_query(text)
+    np.testing.assert_allclose(sentence, expected("query: " + text)[0], atol=1e-5)
+    np.testing.assert_allclose(tokens, expected("query: " + text)[1], atol=1e-5)
+    assert len(tokens) == 12 - 2 - 2
+    sentences, (tokens, _) = embedder.encode_both([text, "fox"])
+    np.testing.assert_allclose(sentences[0], expected("passage: " + text)[0], atol=1e-5)
+    np.testing.assert_allclose(sentences, embedder.encode([text, "fox"]), atol=1e-6)
+    np.testing.assert_allclose(tokens, expected("passage: " + text)[1], atol=1e-5)
+    assert embedder.count_tokens("fox") == 1
+    plain = Embedder.open(folder).identity
+    assert {name for name in plain if plain[name] != embedder.identity[name]} == {"pooling", "length"}
 
 
 def test_vectors_have_length_one(embedder: Embedder) -> None:
@@ -131,10 +139,14 @@ def test_folders_this_forward_pass_does_not_compute_are_refused(folder: Path, tm
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "1_Pooling").mkdir()
-    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": False}))
-    with pytest.raises(ModelError, match="mean"):
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_max_tokens": True}))
+    with pytest.raises(ModelError, match="pools by max_tokens"):
         Embedder.open(tmp_path)
     (tmp_path / "1_Pooling" / "config.json").unlink()
+    (tmp_path / "modules.json").write_text(json.dumps([{"type": "sentence_transformers.models.Dense"}]))
+    with pytest.raises(ModelError, match="Dense"):
+        Embedder.open(tmp_path)
+    (tmp_path / "modules.json").unlink()
     config = json.loads((folder / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "roberta"}))
     with pytest.raises(ModelError, match="roberta"):

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from factform.facts.embed import Vectors
 from factform.facts.index import Row, search_text
-from factform.facts.rerank import DEPTH, WEIGHT, TokenVectors, maxsim, rerank
-from factform.facts.search import Scored
+from factform.facts.rerank import WEIGHT, MaxSimReranker, TokenVectors, maxsim, rerank
+from factform.facts.search import DEPTH, Asked, Scored
 from factform.facts.store import DataLayer
 from factform.ids import sha256_text
 from factform.records import Chunk, Source
@@ -56,16 +56,19 @@ def test_maxsim_is_the_mean_of_best_matches(questions: int, passages: list[int],
 
 def test_rerank_mixes_reorders_and_keeps_the_tail() -> None:
     encoder = HashEncoder()
-    _, question = encoder.encode_query("zebra farm")
+    asked = Asked("zebra farm", *encoder.encode_query("zebra farm"))
     rows = [scored(f"c{i:02}", "nothing of that kind", 0.5 - i / 1000) for i in range(DEPTH + 2)]
     rows[DEPTH - 1] = scored("hit", "the zebra farm opened", 0.4)
     rows[DEPTH + 1] = scored("late", "zebra farm", 0.1)
-    result = rerank(rows, question, encoder, TokenVectors())
+    result, notes = rerank(rows, asked, MaxSimReranker(encoder, TokenVectors()), DEPTH)
+    assert notes == ()
     assert result[0].row.chunk.id == "hit"
     assert result[0].scores["maxsim"] == pytest.approx(1.0, abs=1e-3)
     assert result[0].score == pytest.approx((1 - WEIGHT) * 0.4 + WEIGHT * 1.0, abs=1e-3)
     assert [item.row.chunk.id for item in result][DEPTH:] == [f"c{DEPTH}", "late"]
     assert "maxsim" not in result[-1].scores
+    assert result[0].ranks["maxsim"] == 1
+    assert rerank(rows, asked, None, DEPTH) == (rows, ())
 
 
 def test_cache_is_by_what_was_encoded_and_bounded() -> None:

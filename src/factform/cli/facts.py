@@ -12,6 +12,7 @@ import typer
 
 from factform import records
 from factform.cli import show
+from factform.cli.explain import show_explained
 from factform.cli.options import HERE, JsonOption, ProjectOption
 from factform.cli.run import FAILED, emit, opened
 from factform.records import Hit, Receipt, SearchResult
@@ -60,6 +61,10 @@ def documents(project: ProjectOption = HERE, as_json: JsonOption = False) -> Non
 def search(
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to look for.", show_default=False)],
     k: Annotated[int, typer.Option("-k", metavar="N", min=1, max=1000, help="How many passages.")] = 10,
+    distinct: Annotated[bool, typer.Option("--distinct", help="Leave out copies of better passages.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Every candidate, its scores, and why or why not.")
+    ] = False,
     project: ProjectOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
@@ -68,8 +73,11 @@ def search(
     Example: factform search "notice period" -k 5
     """
     with opened(project, as_json) as p:
-        result = p.search(question, k=k)
-    emit(search_json(result), as_json, lambda console: show.hits(console, result))
+        result = p.search(question, k=k, distinct=distinct)
+    value = search_json(result)
+    if explain:
+        value |= explained_json(result)
+    emit(value, as_json, lambda console: (show_explained if explain else show.hits)(console, result))
 
 
 def rebuild(project: ProjectOption = HERE, as_json: JsonOption = False) -> int:
@@ -100,6 +108,12 @@ def search_json(result: SearchResult) -> dict[str, object]:
     return {"hits": [_hit(hit) for hit in result.hits], "ms": records.as_json(result.ms)}
 
 
+def explained_json(result: SearchResult) -> dict[str, object]:
+    """What became of the other candidates and how all were scored."""
+    dropped = [{name: value for name, value in _hit(hit).items() if name != "text"} for hit in result.dropped]
+    return {"dropped": dropped, "ranking": records.as_json(result.ranking), "notes": list(result.notes)}
+
+
 def _hit(hit: Hit) -> dict[str, object]:
     chunk = hit.chunk
     return {
@@ -116,6 +130,9 @@ def _hit(hit: Hit) -> dict[str, object]:
         "sha256": chunk.sha256,
         "score": hit.score,
         "scores": records.as_json(hit.scores),
+        "ranks": records.as_json(hit.ranks),
+        "kept": hit.kept,
+        "reason": hit.reason,
     }
 
 

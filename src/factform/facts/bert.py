@@ -161,18 +161,14 @@ def read_bert_config(folder: Path) -> BertConfig:
     """The part of config.json that shapes the forward pass, checked to be one this module computes."""
     try:
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        pooling_file = folder / "1_Pooling" / "config.json"
-        pooling = json.loads(pooling_file.read_text(encoding="utf-8")) if pooling_file.exists() else {}
     except (OSError, ValueError) as error:
-        raise ModelError(f"the embedder in {folder} cannot be read: {error}; fetch it again") from error
+        raise ModelError(f"the model in {folder} cannot be read: {error}; fetch it again") from error
     wanted = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
     for key, value in wanted.items():
         if raw.get(key, value) != value:
-            raise ModelError(f"the embedder in {folder} has {key} {raw[key]!r}; only {value!r} is supported")
-    if not pooling.get("pooling_mode_mean_tokens", True):
-        raise ModelError(f"the embedder in {folder} does not pool by the mean of its tokens; use one that does")
+            raise ModelError(f"the model in {folder} has {key} {raw[key]!r}; only {value!r} is supported")
     names = BertConfig.__dataclass_fields__
     missing = [name for name in names if name not in raw]
     if missing:
-        raise ModelError(f"config.json of the embedder in {folder} lacks {', '.join(missing)}")
+        raise ModelError(f"config.json in {folder} lacks {', '.join(missing)}")
     return BertConfig(**{name: raw[name] for name in names})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from factform.ids import canonical_json
 
 
 class CurrentIndex:
-    """The table that the ledger in `folder` names. `embedder` is a digest, `dim` the length of its vectors."""
+    """The table that the ledger in `folder` names. `embedder` is its identity, `dim` the length of its vectors."""
 
-    def __init__(self, folder: Path, ledger: Ledger, *, embedder: str, dim: int, chunk_tokens: int):
+    def __init__(self, folder: Path, ledger: Ledger, *, embedder: Mapping[str, Any], dim: int, chunk_tokens: int):
         self.folder = folder
         self._ledger = ledger
         self._embedder = embedder
@@ -78,13 +79,14 @@ class CurrentIndex:
 
     def _settings(self) -> dict[str, Any]:
         """What the index depends on besides the documents."""
-        return {"embedder": self._embedder, "chunk_tokens": self._chunk_tokens, "layout": LAYOUT}
+        return {"embedder": dict(self._embedder), "chunk_tokens": self._chunk_tokens, "layout": LAYOUT}
 
     def check_settings(self) -> None:
         """Raises SettingsError when the table was made with another embedder or chunk size than now, StoreError when
         its rows have another layout."""
         made = self._ledger.get_meta("index_settings")
-        if made is None or made == canonical_json(self._settings()):
+        now = self._settings()
+        if made is None or made == canonical_json(now):
             return
         try:
             layout = json.loads(made)["layout"]
@@ -95,9 +97,10 @@ class CurrentIndex:
                 f"the index in {self.folder} has layout {layout}, this version of Factform needs layout {LAYOUT}; "
                 "run `factform index rebuild`, which makes it anew from the stored documents"
             )
+        different = "; ".join(_differences(json.loads(made), now))
         raise SettingsError(
-            f"the index in {self.folder} was made with {made}, the settings now are "
-            f"{canonical_json(self._settings())}; run `factform index rebuild`"
+            f"the index in {self.folder} was made with other settings: {different}. Run `factform index rebuild`, "
+            "which embeds everything again"
         )
 
 
@@ -109,3 +112,26 @@ def _number(table: str) -> int:
 
 def _mark(index: Index) -> dict[str, str]:
     return {"durable": f"{index.name}:{index.version()}"}
+
+
+def _differences(made: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is not as it was when the index was made, one short line each."""
+    before, after = (_flat(settings) for settings in (made, now))
+    names = sorted(set(before) | set(after))
+    return [
+        f"{name} was {before.get(name)}, is {after.get(name)}" for name in names if before.get(name) != after.get(name)
+    ]
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, str]:
+    embedder = settings.get("embedder")
+    parts = embedder.items() if isinstance(embedder, Mapping) else [("digest", embedder)]
+    rest = {name: value for name, value in settings.items() if name != "embedder"}
+    return {
+        **{f"embedder {name}": _short(value) for name, value in parts},
+        **{name: _short(value) for name, value in rest.items()},
+    }
+
+
+def _short(value: Any) -> str:
+    return value[:12] if isinstance(value, str) else canonical_json(value)

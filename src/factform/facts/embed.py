@@ -1,4 +1,4 @@
-"""Text to vectors: a small BERT encoder, for sentence-transformers folders with mean pooling.
+"""Text to vectors: a small BERT encoder, for sentence-transformers folders.
 
 Knows nothing of stores, chunks or scores.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,15 +23,15 @@ from torch import Tensor
 from factform import compute
 from factform.errors import ModelError
 from factform.facts.bert import SCALES, BertConfig, encoder_of, forward, pad, read_bert_config, read_packed
+from factform.facts.pooling import MAX_LENGTH, TextReading, text_reading
 from factform.hardware import has_fast_bf16
 from factform.ids import sha256_file, sha256_json, sha256_text
 from factform.int8.build import native as native_library
 from factform.int8.quantize import quantize
 
-Vectors = NDArray[np.float32]
+__all__ = ["MAX_LENGTH", "Embedder", "Encoder", "Vectors"]
 
-MAX_LENGTH = 256
-"""Tokens read of a text, the special ones included: what all-MiniLM-L6-v2 was trained for."""
+Vectors = NDArray[np.float32]
 
 BATCH = 32
 """Texts of a batch that is padded."""
@@ -47,13 +47,20 @@ DIGITS = 1
 
 
 class Encoder(Protocol):
-    """What the data layer needs of an embedder. All vectors have length 1 in the Euclidean norm."""
+    """What the data layer needs of an embedder. All vectors have length 1 in the Euclidean norm.
+
+    `identity` holds everything a vector depends on by name (model, tokenizer, pooling, length, precision); `digest` is
+    over it. An embedder that has no token vectors gives none: an array of no rows for each text.
+    """
 
     @property
     def dim(self) -> int: ...
 
     @property
     def digest(self) -> str: ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]: ...
 
     def encode(self, texts: Sequence[str]) -> Vectors: ...
 
@@ -70,13 +77,29 @@ class Embedder:
     """A BERT encoder with its tokenizer. Safe to use from several threads; holds no state between calls."""
 
     def __init__(
-        self, config: BertConfig, weights: dict[str, Tensor], tokenizer: str, digest: str, *, native: bool = False
+        self,
+        config: BertConfig,
+        weights: dict[str, Tensor],
+        tokenizer: str,
+        model: str,
+        *,
+        reading: TextReading | None = None,
+        native: bool = False,
     ):
+        self._reading = reading = reading or TextReading()
         self.dim = config.hidden_size
-        self.digest = digest
         self._packed = encoder_of(config, _in_8_bit(weights), digits=DIGITS) if native and _native_is_faster() else None
         self.dtype = torch.bfloat16 if has_fast_bf16() and not self._packed else torch.float32
-        self.max_length = min(MAX_LENGTH, config.max_position_embeddings)
+        self.max_length = min(reading.max_length, config.max_position_embeddings)
+        self.identity: Mapping[str, Any] = {
+            "model": model,
+            "tokenizer": sha256_text(tokenizer),
+            "pooling": {"tokens": reading.pooling, "query": reading.query_prompt, "passage": reading.passage_prompt},
+            "length": self.max_length,
+            # Of what is stored. How it is computed is left out on purpose: see `open`.
+            "precision": "float32",
+        }
+        self.digest = sha256_json(self.identity)
         self._config = config
         self._weights = {name: value.to(self.dtype) for name, value in weights.items() if value.is_floating_point()}
         # tokenizer.json carries its author's truncation and padding (128 and 128 for all-MiniLM-L6-v2): both off, or
@@ -99,55 +122,55 @@ class Embedder:
         try:
             weights = load_file(folder / "model.safetensors")
             tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
-            parts = [
-                sha256_file(folder / "model.safetensors"),
-                sha256_text(tokenizer),
-                asdict(config),
-                "mean+l2",
-                MAX_LENGTH,
-            ]
+            model = sha256_json([sha256_file(folder / "model.safetensors"), asdict(config)])
             # "bert." is there when a BertModel was saved as part of a larger model.
             named = {k.removeprefix("bert."): v for k, v in weights.items()}
-            return compute.run(lambda: cls(config, named, tokenizer, sha256_json(parts), native=native))
+            reading = text_reading(folder)
+            return compute.run(lambda: cls(config, named, tokenizer, model, reading=reading, native=native))
         except (OSError, SafetensorError, UnicodeDecodeError, ModelError) as error:
             raise ModelError(f"the embedder in {folder} cannot be read: {error}; fetch it again") from error
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Sentence vectors [n, dim]: the mean over all tokens of a text, normalised."""
+        """Sentence vectors [n, dim] of passages: the mean over all tokens of a text (or its first one), normalised."""
         out = np.zeros((len(texts), self.dim), np.float32)
-        self._run(texts, out, None)
+        self._run(texts, self._reading.passage_prompt, out, None)
         return out
 
     def encode_tokens(self, texts: Sequence[str]) -> list[Vectors]:
-        """Token vectors of each text, [tokens, dim], normalised; special tokens are left out."""
+        """Token vectors of each passage, [tokens, dim], normalised; special tokens and the prompt are left out."""
         return self.encode_both(texts)[1]
 
     def encode_both(self, texts: Sequence[str]) -> tuple[Vectors, list[Vectors]]:
-        """Sentence vectors and token vectors of each text, from one forward pass."""
-        whole = np.zeros((len(texts), self.dim), np.float32)
-        tokens = [np.zeros((0, self.dim), np.float32)] * len(texts)
-        self._run(texts, whole, tokens)
-        return whole, tokens
+        """Sentence vectors and token vectors of each passage, from one forward pass."""
+        return self._both(texts, self._reading.passage_prompt)
 
     def encode_query(self, text: str) -> tuple[Vectors, Vectors]:
-        """Sentence vector [dim] and token vectors [tokens, dim] of one text, from one forward pass."""
-        whole, tokens = self.encode_both([text])
+        """Sentence vector [dim] and token vectors [tokens, dim] of one question, from one forward pass."""
+        whole, tokens = self._both([text], self._reading.query_prompt)
         return whole[0], tokens[0]
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text`, special ones not counted, nothing cut off."""
         return len(self._counter.encode(text, add_special_tokens=False).ids)
 
-    def _run(self, texts: Sequence[str], whole: Vectors, tokens: list[Vectors] | None) -> None:
-        """Encode `texts` into `whole` and, if it is there, `tokens`."""
+    def _both(self, texts: Sequence[str], prompt: str) -> tuple[Vectors, list[Vectors]]:
+        whole = np.zeros((len(texts), self.dim), np.float32)
+        tokens = [np.zeros((0, self.dim), np.float32)] * len(texts)
+        self._run(texts, prompt, whole, tokens)
+        return whole, tokens
+
+    def _run(self, texts: Sequence[str], prompt: str, whole: Vectors, tokens: list[Vectors] | None) -> None:
+        """Encode `texts`, each behind `prompt`, into `whole` and, if it is there, `tokens`."""
+        # With offsets only where a prompt has to be told from the text: they cost time.
+        encode = self._tokenizer.encode_batch if prompt else self._tokenizer.encode_batch_fast
         # Texts of like length together, told by their characters: tokens are not known before they are made.
         order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
         for first in range(0, len(order), SLICE):
             places = order[first : first + SLICE]
-            encodings = self._tokenizer.encode_batch_fast([texts[i] for i in places])
+            encodings = encode([prompt + texts[i] for i in places])
             for batch in self._batches([len(encoding.ids) for encoding in encodings]):
                 mine = [encodings[i] for i in batch]
-                vectors, each = compute.run(partial(self._vectors, mine, tokens is not None))
+                vectors, each = compute.run(partial(self._vectors, mine, tokens is not None, len(prompt)))
                 for row, i in enumerate(batch):
                     whole[places[i]] = vectors[row]
                     if tokens is not None:
@@ -169,16 +192,19 @@ class Embedder:
         return batches
 
     @torch.inference_mode()
-    def _vectors(self, encodings: Sequence[Encoding], with_tokens: bool) -> tuple[Vectors, list[Vectors]]:
-        """Vectors of a batch, and those of its texts' ordinary tokens if they are wanted."""
+    def _vectors(self, encodings: Sequence[Encoding], with_tokens: bool, prompt: int) -> tuple[Vectors, list[Vectors]]:
+        """Vectors of a batch, and if they are wanted those of its texts' ordinary tokens behind `prompt` characters."""
         lengths = [len(encoding.ids) for encoding in encodings]
         states = self._states([encoding.ids for encoding in encodings])
-        means = torch.segment_reduce(states, "mean", lengths=torch.tensor(lengths), axis=0)
-        vectors = np.asarray(_unit(means).numpy(), np.float32)
+        if self._reading.pooling == "mean":
+            pooled = torch.segment_reduce(states, "mean", lengths=torch.tensor(lengths), axis=0)
+        else:
+            pooled = states[torch.tensor([0, *lengths[:-1]]).cumsum(0)]
+        vectors = np.asarray(_unit(pooled).numpy(), np.float32)
         if not with_tokens:
             return vectors, []
         parts = torch.split(_unit(states), lengths)
-        ordinary = (part[_ordinary(encoding)] for part, encoding in zip(parts, encodings, strict=True))
+        ordinary = (part[_ordinary(encoding, prompt)] for part, encoding in zip(parts, encodings, strict=True))
         return vectors, [np.asarray(part.numpy(), np.float32) for part in ordinary]
 
     def _states(self, rows: Sequence[Sequence[int]]) -> Tensor:
@@ -211,8 +237,10 @@ def _unit(x: Tensor) -> Tensor:
     return F.normalize(x, dim=-1)
 
 
-def _ordinary(encoding: Encoding) -> list[int]:
-    return [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
+def _ordinary(encoding: Encoding, before: int = 0) -> list[int]:
+    """Places of the text's own tokens: not special, not among the first `before` characters."""
+    own = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
+    return [i for i in own if encoding.offsets[i][0] >= before] if before else own
 
 
 def _tokenizer(text: str) -> Tokenizer:

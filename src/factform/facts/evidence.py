@@ -232,10 +232,11 @@ class EvidenceModel:
             for rank, i in enumerate(order, 1)
         ]
         ms = 1e3 * (time.perf_counter() - started)
-        return SearchResult(
-            (*hits, *tail),
-            {**found.ms, "evidence": ms, "total": found.ms.get("total", 0.0) + ms},
-            self.answerable(readings),
+        return replace(
+            found,
+            hits=(*hits, *tail),
+            ms={**found.ms, "evidence": ms, "total": found.ms.get("total", 0.0) + ms},
+            answerable=self.answerable(readings),
         )
 
     def score(self, reading: Reading) -> float:
@@ -259,7 +260,14 @@ class EvidenceModel:
             for c in read
         )
         scores = {**hit.scores, "answers": answers, "relevant": relevant, "evidence": score}
-        return replace(hit, rank=rank, score=score, scores=scores, evidence=Evidence(answers, relevant, proposals))
+        return replace(
+            hit,
+            rank=rank,
+            score=score,
+            scores=scores,
+            ranks={**hit.ranks, "evidence": rank},
+            evidence=Evidence(answers, relevant, proposals),
+        )
 
     def read(self, question: str, passages: Sequence[tuple[str, str]], *, spans: int = 5) -> list[Reading]:
         """What each `(header, text)` says to the question, in the order given, up to `spans` spans each."""

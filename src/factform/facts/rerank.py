@@ -1,7 +1,8 @@
-"""Rerank by late interaction: every token of the question looks for its best match among a passage's tokens.
+"""Rerank, by name: by late interaction (every token of the question looks for its best match among a passage's tokens)
+or by a cross-encoder.
 
-Knows nothing of the index. Uses the embedder's own token vectors, so no further model is needed; those of passages
-are kept in memory, as computing them is nearly all of the cost.
+Knows nothing of the index. Late interaction uses the embedder's own token vectors, so no further model is needed; those
+of passages are kept in memory, as computing them is nearly all of the cost.
 """
 
 from __future__ import annotations
@@ -9,21 +10,20 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from factform import compute
+from factform.facts.calibration import logistic
+from factform.facts.crossencoder import CrossEncoder
 from factform.facts.embed import Encoder, Vectors
 from factform.facts.index import search_text
-from factform.facts.search import Scored, ranked
+from factform.facts.search import Asked, Scored, reordered
 from factform.ids import sha256_text
 from factform.records import Chunk
-
-DEPTH = 30
-"""Candidates that are reranked; the others keep their order behind them."""
 
 WEIGHT = 0.5
 """Share of MaxSim in the deciding score; see docs/log.md for what was tried."""
@@ -90,12 +90,62 @@ def maxsim(question: Vectors, passages: Sequence[NDArray[np.float16]]) -> list[f
     return compute.run(best)
 
 
-def rerank(scored: Sequence[Scored], question: Vectors, encoder: Encoder, cache: TokenVectors) -> list[Scored]:
-    """The first DEPTH of `scored` in a new order; the deciding score is a mix of the fused one and MaxSim."""
-    head, tail = list(scored[:DEPTH]), list(scored[DEPTH:])
-    passages = cache.of([item.row.chunk for item in head], encoder)
-    mixed = []
-    for item, late in zip(head, maxsim(question, passages), strict=True):
-        score = (1 - WEIGHT) * item.score + WEIGHT * late
-        mixed.append(replace(item, score=score, scores={**item.scores, "maxsim": late}))
-    return [*ranked(mixed), *tail]
+class Reranker(Protocol):
+    """What scores candidates once more. `scores` gives None where it has nothing to go by; `weight` is the share of its
+    score in the deciding one, `digest` names what it computes with."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def weight(self) -> float: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    def scores(self, asked: Asked, chunks: Sequence[Chunk]) -> list[float] | None: ...
+
+
+class MaxSimReranker:
+    """Late interaction by the embedder's own token vectors."""
+
+    name, weight = "maxsim", WEIGHT
+
+    def __init__(self, encoder: Encoder, cache: TokenVectors):
+        self._encoder, self._cache = encoder, cache
+
+    @property
+    def digest(self) -> str:
+        return self._encoder.digest
+
+    def scores(self, asked: Asked, chunks: Sequence[Chunk]) -> list[float] | None:
+        """None where the embedder gives no token vectors."""
+        return maxsim(asked.tokens, self._cache.of(chunks, self._encoder)) if len(asked.tokens) else None
+
+
+class CrossReranker:
+    """A cross-encoder alone: the probability its logit stands for decides."""
+
+    name, weight = "cross-encoder", 1.0
+
+    def __init__(self, model: CrossEncoder):
+        self._model = model
+
+    @property
+    def digest(self) -> str:
+        return self._model.digest
+
+    def scores(self, asked: Asked, chunks: Sequence[Chunk]) -> list[float] | None:
+        return [logistic(x) for x in self._model.scores(asked.text, [search_text(chunk) for chunk in chunks])]
+
+
+def rerank(
+    scored: Sequence[Scored], asked: Asked, by: Reranker | None, depth: int
+) -> tuple[list[Scored], tuple[str, ...]]:
+    """The first `depth` of `scored` in a new order, and what is to be said of it."""
+    if by is None or not scored:
+        return list(scored), ()
+    late = by.scores(asked, [item.row.chunk for item in scored[:depth]])
+    if late is None:
+        return list(scored), ("no rerank: the embedder gives no token vectors",)
+    return reordered(scored, late, by.name, by.weight), ()

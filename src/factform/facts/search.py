@@ -6,30 +6,59 @@ Knows nothing of how rows are stored or reranked. The combination is convex, 0.3
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
 from factform.facts.embed import Vectors
 from factform.facts.index import Found, Row
+from factform.records import Hit
 
 CANDIDATES = 50
 """Rows taken from each of the two lists."""
 
 BM25_WEIGHT = 0.3
 
+DEPTH = 30
+"""Candidates that are reranked; the others keep their order behind them."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How candidates are found and scored: `candidates` taken of each list, the words' share of the fused score, what
+    reranks, and how many of the best."""
+
+    word_weight: float = BM25_WEIGHT
+    candidates: int = CANDIDATES
+    rerank: Literal["maxsim", "cross-encoder", "none"] = "maxsim"
+    depth: int = DEPTH
+
+
+DEFAULT_RANKING = Ranking()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question with its sentence vector [dim] and token vectors [tokens, dim]."""
+
+    text: str
+    vector: Vectors
+    tokens: Vectors
+
 
 @dataclass(frozen=True)
 class Scored:
-    """A row with its score at every stage so far; `score` is the deciding one."""
+    """A row with its score and its place among all candidates at every stage so far; `score` is the deciding one."""
 
     row: Row
     score: float
     scores: dict[str, float]
+    ranks: dict[str, int] = field(default_factory=dict)
 
 
-def fuse(found: Sequence[Found], question: Vectors) -> list[Scored]:
+def fuse(found: Sequence[Found], question: Vectors, weight: float = BM25_WEIGHT) -> list[Scored]:
     """Candidates best first, with the scores "bm25", "dense" (cosine) and "fused".
 
     The cosine is computed from the stored vector, so a row that only the words found has its true one too; a row
@@ -40,14 +69,62 @@ def fuse(found: Sequence[Found], question: Vectors) -> list[Scored]:
     for item in found:
         dense = float(np.dot(item.vector, question))
         words = item.bm25 / best if best > 0 else 0.0
-        fused = BM25_WEIGHT * words + (1 - BM25_WEIGHT) * dense
+        fused = weight * words + (1 - weight) * dense
         scored.append(Scored(item.row, fused, {"bm25": item.bm25, "dense": dense, "fused": fused}))
-    return ranked(scored)
+    worded = [item for item in scored if item.scores["bm25"] > 0]
+    places = {"bm25": _places(worded, "bm25"), "dense": _places(scored, "dense"), "fused": _places(scored, "fused")}
+    return ranked([replace(item, ranks=_of(places, item)) for item in scored])
+
+
+def _places(scored: Sequence[Scored], stage: str) -> dict[str, int]:
+    """Place by chunk id among those that have a score at `stage`."""
+    order = sorted(scored, key=lambda item: (-item.scores[stage], item.row.chunk.id))
+    return {item.row.chunk.id: place for place, item in enumerate(order, 1)}
+
+
+def _of(places: Mapping[str, Mapping[str, int]], item: Scored) -> dict[str, int]:
+    key = item.row.chunk.id
+    return {**item.ranks, **{stage: found[key] for stage, found in places.items() if key in found}}
 
 
 def ranked(scored: Sequence[Scored]) -> list[Scored]:
     """Best first; equal scores in the order of their chunk ids, so that a ranking never depends on storage order."""
     return sorted(scored, key=lambda item: (-item.score, item.row.chunk.id))
+
+
+def reordered(scored: Sequence[Scored], late: Sequence[float], stage: str, weight: float) -> list[Scored]:
+    """As many of `scored` as there are `late` scores in a new order, the rest behind them as they were.
+
+    The deciding score is a mix of the one so far and the late one, which has the share `weight`.
+    """
+    head, tail = scored[: len(late)], scored[len(late) :]
+    mixed = [
+        replace(item, score=(1 - weight) * item.score + weight * score, scores={**item.scores, stage: score})
+        for item, score in zip(head, late, strict=True)
+    ]
+    places = {stage: _places(mixed, stage)}
+    return [*ranked([replace(item, ranks=_of(places, item)) for item in mixed]), *tail]
+
+
+def explained(scored: Sequence[Scored], k: int, depth: int) -> tuple[tuple[Hit, ...], tuple[Hit, ...]]:
+    """The best `k` as hits, and the other candidates as hits not kept, each with the reason."""
+    best, rest = scored[:k], scored[k:]
+    hits = tuple(_hit(place, item, True, "ranked") for place, item in enumerate(best, 1))
+    dropped = tuple(
+        _hit(place, item, False, _why(place, item, len(scored), k, depth)) for place, item in enumerate(rest, k + 1)
+    )
+    return hits, dropped
+
+
+def _hit(place: int, item: Scored, kept: bool, reason: str) -> Hit:
+    return Hit(place, item.row.chunk, item.score, item.scores, kept, reason, ranks=item.ranks)
+
+
+def _why(place: int, item: Scored, of: int, k: int, depth: int) -> str:
+    before = item.ranks["fused"]
+    if before > depth:
+        return f"place {before} of {of} before reranking, which reads the first {depth}"
+    return f"place {place} of {of}; {k} were asked for"
 
 
 def printable(question: str) -> str:

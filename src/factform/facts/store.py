@@ -12,23 +12,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from factform.errors import NotFound, StoreError
+from factform.errors import NotFound, SettingsError, StoreError
 from factform.facts import blobs
+from factform.facts.crossencoder import CrossEncoder
 from factform.facts.current import CurrentIndex
+from factform.facts.distinct import copies_apart
 from factform.facts.embed import Encoder, Vectors
 from factform.facts.index import Found
 from factform.facts.ledger import Ledger, VersionRow, WriterLock
 from factform.facts.origins import Origins
 from factform.facts.places import Places, decode_places, framed
 from factform.facts.recovery import account, quarantined
-from factform.facts.rerank import TokenVectors
-from factform.facts.rerank import rerank as rerank_by_tokens
+from factform.facts.rerank import CrossReranker, MaxSimReranker, Reranker, TokenVectors
+from factform.facts.rerank import rerank as reranked
 from factform.facts.sandbox import Limits, Sandbox
-from factform.facts.search import CANDIDATES, fuse, printable
+from factform.facts.search import DEFAULT_RANKING, Asked, Ranking, explained, fuse, printable
 from factform.facts.visible import Visible
 from factform.facts.writer import Progress, Writer
 from factform.ids import sha256, sha256_text, version_id
-from factform.records import Chunk, Hit, Receipt, SearchResult, Source
+from factform.records import Chunk, Receipt, SearchResult, Source
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class DataLayer:
         ledger: Ledger,
         lock: WriterLock,
         parsing: Limits | None = None,
+        ranking: Ranking = DEFAULT_RANKING,
+        cross_encoder: CrossEncoder | None = None,
     ):
         self.folder = folder
         self._blobs = folder / "blobs"
@@ -67,9 +71,11 @@ class DataLayer:
         self._ledger = ledger
         self.origins = Origins(ledger, lock)
         self._current = CurrentIndex(
-            folder, ledger, embedder=encoder.digest, dim=encoder.dim, chunk_tokens=chunk_tokens
+            folder, ledger, embedder=encoder.identity, dim=encoder.dim, chunk_tokens=chunk_tokens
         )
         self._tokens = TokenVectors()
+        self.ranking = ranking
+        self._reranker = self._named(cross_encoder)
         self._sandbox = Sandbox(parsing)
         self._writer = Writer(folder, encoder, chunk_tokens, ledger, lock, self._current, self._tokens, self._sandbox)
 
@@ -83,12 +89,14 @@ class DataLayer:
         wait_s: float = 10.0,
         for_rebuild: bool = False,
         parsing: Limits | None = None,
+        ranking: Ranking = DEFAULT_RANKING,
+        cross_encoder: CrossEncoder | None = None,
     ) -> DataLayer:
         """Open the data layer in `folder` (a project's `.factform`), making it when it is not there.
 
         Finishes what a crash left open, unless another process is writing just now. `for_rebuild` opens without
         looking at the index, to call `rebuild` when it was made with other settings. `parsing` limits what one
-        document may take to be parsed.
+        document may take to be parsed. `ranking.rerank` "cross-encoder" needs the model.
 
         Raises SettingsError when the index was made by another embedder or chunk size, StoreError when it was made
         by a version of Factform with another row layout or the ledger cannot be used.
@@ -96,7 +104,8 @@ class DataLayer:
         folder = folder.absolute()
         folder.mkdir(parents=True, exist_ok=True)
         lock = WriterLock(folder / "writer.lock", wait_s)
-        layer = cls(folder, embedder, chunk_tokens, Ledger.open(folder / "ledger.db", lock), lock, parsing)
+        ledger = Ledger.open(folder / "ledger.db", lock)
+        layer = cls(folder, embedder, chunk_tokens, ledger, lock, parsing, ranking, cross_encoder)
         try:
             if not for_rebuild:
                 layer._current.check_settings()
@@ -143,25 +152,51 @@ class DataLayer:
     # --- reading --------------------------------------------------------------------------------
 
     def search(
-        self, question: str, *, k: int = 10, allowed: frozenset[str] | None = None, rerank: bool = True
+        self,
+        question: str,
+        *,
+        k: int = 10,
+        allowed: frozenset[str] | None = None,
+        rerank: bool = True,
+        distinct: bool = False,
     ) -> SearchResult:
-        """The `k` best passages for a question. `allowed` are the reader's labels; None sees everything."""
+        """The `k` best passages for a question. `allowed` are the reader's labels; None sees everything.
+
+        With `distinct`, a passage whose words another, better one holds as well is not among them.
+        """
         start = time.perf_counter()
-        vector, tokens = self._encoder.encode_query(printable(question))
+        asked = Asked(printable(question), *self._encoder.encode_query(printable(question)))
         embedded = time.perf_counter()
-        found = self._candidates(printable(question), vector, max(CANDIDATES, k), Visible(allowed))
+        found = self._candidates(asked.text, asked.vector, max(self.ranking.candidates, k), Visible(allowed))
         hidden = set(self._ledger.removing())
-        scored = fuse([item for item in found if item.row.chunk.document not in hidden], vector)
+        seen = [item for item in found if item.row.chunk.document not in hidden]
+        scored = fuse(seen, asked.vector, self.ranking.word_weight)
         searched = time.perf_counter()
-        if rerank:
-            scored = rerank_by_tokens(scored, tokens, self._encoder, self._tokens)
-        best = enumerate(scored[:k], 1)
-        for item in scored[:k]:
+        by = self._reranker if rerank else None
+        scored, notes = reranked(scored, asked, by, self.ranking.depth)
+        best, copies = copies_apart(scored, k) if distinct else (scored, ())
+        for item in best[:k]:
             self._current.get().check_row(item.row)
-        hits = tuple(Hit(rank, item.row.chunk, item.score, item.scores, reason="ranked") for rank, item in best)
+        hits, dropped = explained(best, k, self.ranking.depth)
         end = time.perf_counter()
         seconds = {"embed": embedded - start, "search": searched - embedded, "rerank": end - searched}
-        return SearchResult(hits, {name: 1000 * s for name, s in {**seconds, "total": end - start}.items()})
+        return SearchResult(
+            hits,
+            {name: 1000 * s for name, s in {**seconds, "total": end - start}.items()},
+            dropped=(*dropped, *copies),
+            ranking={**asdict(self.ranking), "rerank": by.name if by and not notes else "none"},
+            notes=notes,
+        )
+
+    def _named(self, cross_encoder: CrossEncoder | None) -> Reranker | None:
+        """The reranker that the settings name."""
+        if self.ranking.rerank == "none":
+            return None
+        if self.ranking.rerank == "maxsim":
+            return MaxSimReranker(self._encoder, self._tokens)
+        if cross_encoder is None:
+            raise SettingsError('facts.rerank = "cross-encoder" needs a model: set facts.rerank_model')
+        return CrossReranker(cross_encoder)
 
     def _candidates(self, question: str, vector: Vectors, n: int, visible: Visible) -> list[Found]:
         index = self._current.get()
