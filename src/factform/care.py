@@ -83,7 +83,7 @@ class Care(Documents):
         encoder = self.encoder()
         settings = self.settings.facts
         self.state.mkdir(parents=True, exist_ok=True)
-        return Place(self.state, encoder.digest, encoder.dim, settings.chunk_tokens, settings.writer_wait_s)
+        return Place(self.state, encoder.identity, encoder.dim, settings.chunk_tokens, settings.writer_wait_s)
 
     def _close_facts(self) -> None:
         """Let go of the store: it is looked at as it lies on disk, and may be exchanged."""

@@ -28,7 +28,7 @@ def silent(*_: object) -> None:
 
 
 def place(folder: Path) -> Place:
-    return Place(folder, HashEncoder().digest, DIM, 160, 1.0)
+    return Place(folder, HashEncoder().identity, DIM, 160, 1.0)
 
 
 def look(folder: Path, *, quick: bool = False) -> list[Check]:

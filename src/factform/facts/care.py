@@ -56,7 +56,7 @@ class Place:
     """Where a store is and what its index must have been made with."""
 
     folder: Path
-    embedder: str
+    embedder: Mapping[str, Any]
     dim: int
     chunk_tokens: int
     wait_s: float
