@@ -45,10 +45,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "opened": VOCABULARY | {"settings", "facts", "model", "audit", "answer", "encoded"},
     "documents": VOCABULARY | {"settings", "sources", "facts", "opened", "intake", "sync", "watch"},
     "care": VOCABULARY | {"settings", "facts", "model", "form", "audit", "documents", "int8"},
+    "backup": VOCABULARY | {"settings", "facts", "audit"},
     "project": VOCABULARY
     | {"settings", "facts", "model", "form", "audit", "measure", "answer", "evaluation", "tuning"}
     | {"care", "opened"},
-    "cli": VOCABULARY | {"settings", "facts", "model", "form", "audit", "measure", "tuning", "project"},
+    "cli": VOCABULARY | {"settings", "facts", "model", "form", "audit", "measure", "tuning", "project", "backup"},
     "__main__": {"cli"},
 }
 """Each room and what it may import beside itself. Imports under TYPE_CHECKING count like any other: a room that names

@@ -420,7 +420,7 @@ def left_of(out: Path, numbers: range, how: str) -> range:
     begun = [line["begun"] for line in lines if "begun" in line]
     done = {line["trial"] for line in lines if "trial" in line}
     fatal = [number for number in begun if number not in done]
-    if not begun:
+    if not begun or max(begun) < numbers.start:
         raise SystemExit(f"a worker ended before its first trial ({how})")
     with out.open("a") as file:
         for number in fatal:

@@ -27,6 +27,7 @@ def assemble() -> typer.Typer:
     _nouns(app, "behaviors", "Behavior folders: list, check, make one.", form.list_, form.check, form.new)
     _nouns(app, "evaluate", "Numbers on your own cases and queries.", numbers.answers, numbers.retrieval)
     _nouns(app, "audit", "The record of every answer.", audit.list_, audit.show, audit.verify)
+    _nouns(app, "backup", "The whole project in one checked file, and back.", care.make, care.verify, care.restore)
     _nouns(app, "index", "The search index: rebuild it, or see what it holds.", facts.rebuild, facts.status)
     _nouns(app, "models", "Models on this machine: list, fetch.", system.list_, system.fetch)
     return app

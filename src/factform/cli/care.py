@@ -5,7 +5,9 @@ Knows nothing of how damage is found or mended.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +18,8 @@ from factform.cli.run import FAILED, emit, opened
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from factform.backup import BackupReport
 
 
 def doctor(
@@ -32,6 +36,82 @@ def doctor(
         found = p.doctor(quick=quick, repair=repair)
     emit(found, as_json, lambda console: health(console, found))
     return FAILED if found["problems"] else 0
+
+
+def make(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; it must not be there.", show_default=False)],
+    with_index: Annotated[bool, typer.Option("--with-index", help="Take the index in: restoring is faster.")] = False,
+    project: ProjectOption = HERE,
+    as_json: JsonOption = False,
+) -> int:
+    """Write the whole project to one checked file, while others go on reading and writing.
+
+    Settings, behaviors, documents in all versions, records of answers, adapters; not the sources, models and caches.
+
+    Example: factform backup make handbook.tar
+    """
+    from factform.backup import make as make_backup
+    from factform.settings import load_settings
+
+    wait_s = load_settings(project.absolute()).facts.writer_wait_s
+    with _reporting(as_json) as progress:
+        found = make_backup(project.absolute(), file, with_index=with_index, wait_s=wait_s, progress=progress)
+    return _told(found, as_json, "backed up")
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup.", show_default=False)],
+    project: ProjectOption = HERE,
+    as_json: JsonOption = False,
+) -> int:
+    """Read every byte of a backup and check it against itself. The exit code is 1 if anything is wrong.
+
+    Example: factform backup verify handbook.tar
+    """
+    from factform.backup import verify as verify_backup
+
+    with _reporting(as_json) as progress:
+        found = verify_backup(file, progress)
+    return _told(found, as_json, "sound")
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup.", show_default=False)],
+    project: ProjectOption = HERE,
+    as_json: JsonOption = False,
+) -> int:
+    """Make the folder --project, which must be empty or not there, the project of a backup.
+
+    All is verified before anything is put in place. Without an index in it, one is made when the project is first used.
+
+    Example: factform backup restore handbook.tar --project handbook
+    """
+    from factform.backup import restore as restore_backup
+
+    with _reporting(as_json) as progress:
+        found = restore_backup(file, project, progress)
+    return _told(found, as_json, "restored")
+
+
+@contextmanager
+def _reporting(as_json: bool) -> Iterator[Callable[[str, int, int], None]]:
+    from factform.cli.progress import reporter
+
+    with reporter(quiet=as_json) as report:
+        yield lambda what, done, of: report(what, done, of, "")
+
+
+def _told(found: BackupReport, as_json: bool, what: str) -> int:
+    def write(console: Console) -> None:
+        held = f"{found.documents:,} documents, {found.versions:,} versions, {found.records:,} records"
+        index = "with the index" if found.with_index else "without the index"
+        console.print(f"{what}: {show.plain(found.file)}, {found.bytes:,} bytes in {found.files:,} files, {index}")
+        console.print(f"{held}; made {found.created}; SHA-256 {found.sha256}")
+        for name in found.damaged:
+            console.print(f"problem: {name} was damaged or missing when it was made; run `factform doctor --repair`")
+
+    emit(found, as_json, write)
+    return FAILED if found.damaged else 0
 
 
 def health(console: Console, found: Mapping[str, Any]) -> None:
