@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "factform"
 
-VOCABULARY = {"", "records", "errors", "ids", "jsonvalue", "hardware", "caches", "compute"}
+VOCABULARY = {"", "records", "errors", "ids", "jsonvalue", "hardware", "caches", "compute", "suffixes"}
 """What every room may import; "" is the package itself, which holds the version."""
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -23,12 +23,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "ids": set(),
     "jsonvalue": set(),
+    "suffixes": set(),
     "hardware": set(),
     "caches": set(),
     "compute": set(),
     "int8": {"ids", "hardware", "caches", "compute"},
     "settings": {"errors"},
-    "sources": {"records", "errors"},
+    "sources": {"records", "errors", "suffixes"},
     "web": VOCABULARY | {"settings"},
     "sync": VOCABULARY | {"sources", "facts"},
     "watch": VOCABULARY,

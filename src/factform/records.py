@@ -59,7 +59,9 @@ class PageSpan:
     end: int
 
 
-PlaceKind = Literal["slide", "sheet", "row", "line", "cell", "chapter", "attachment", "pointer", "glyphs", "box"]
+PlaceKind = Literal[
+    "page", "slide", "sheet", "row", "line", "cell", "chapter", "attachment", "pointer", "glyphs", "box"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +69,10 @@ class Place:
     """Where `[start, end)` of the canonical text stands in the original, beside its page.
 
     `value` is what the original calls it: the number (from 1) of a "slide", of a "row" of a sheet or a CSV file, of a
-    "line" of a JSONL file or of a "cell" of a notebook; the name of a "sheet", "chapter" or "attachment"; the JSON
-    "pointer" of a value. Two kinds belong to pages: "glyphs" says that the text is the PDF page's glyphs from index
-    `value` on, one for each character; "box" is the box `(x0, y0, x1, y1)` in points around text read from a picture.
+    "line" of a JSONL file, of a "cell" of a notebook or of a "page" of an attachment; the name of a "sheet", "chapter"
+    or "attachment"; the JSON "pointer" of a value. Two kinds belong to pages: "glyphs" says that the text is the PDF
+    page's glyphs from index `value` on, one for each character; "box" is the box `(x0, y0, x1, y1)` in points around
+    text read from a picture.
     """
 
     start: int

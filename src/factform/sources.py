@@ -19,8 +19,9 @@ from typing import Any, BinaryIO
 
 from factform.errors import DocumentError
 from factform.records import Receipt, Source
+from factform.suffixes import SUFFIXES
 
-KNOWN_SUFFIXES = (".md", ".markdown", ".txt", ".text", ".html", ".htm", ".pdf", ".docx")
+KNOWN_SUFFIXES = tuple(SUFFIXES)
 """What a folder is searched for; a file named by itself is offered whatever it is called."""
 
 ROW_KEYS = frozenset({"id", "title", "text", "metadata", "access"})

@@ -45,6 +45,11 @@ def check_invariants(p: Parsed) -> None:
         at = block.end
     assert p.text[at:].strip() == ""
     assert p.title.strip()
+    for kind in {place.kind for place in p.places}:
+        at = 0
+        for place in (place for place in p.places if place.kind == kind):
+            assert at <= place.start < place.end <= len(p.text)
+            at = place.end
     if p.pages:
         assert [page.number for page in p.pages] == list(range(1, len(p.pages) + 1))
         assert p.pages[0].start == 0
@@ -54,6 +59,10 @@ def check_invariants(p: Parsed) -> None:
 
 def shown(p: Parsed) -> list[tuple[str, str]]:
     return [(b.kind, p.text[b.start : b.end]) for b in p.blocks]
+
+
+def places(p: Parsed, kind: str) -> list[tuple[object, str]]:
+    return [(place.value, p.text[place.start : place.end]) for place in p.places if place.kind == kind]
 
 
 def refused(data: bytes, name: str, **more: str) -> str:

@@ -114,7 +114,8 @@ def joined(parts: Iterable[Layout], title: str | None = None) -> Layout:
         for b in part.blocks:
             rows = tuple((s + by, e + by) for s, e in b.rows)
             blocks.append(Block(b.start + by, b.end + by, b.kind, b.level, rows))
-        places += [Place(p.start + by, p.end + by, p.kind, p.value) for p in part.places]
+        clipped = ((max(p.start, start), min(p.end, end), p) for p in part.places)
+        places += [Place(s + by, e + by, p.kind, p.value) for s, e, p in clipped if s < e]
         texts.append(part.text[start:end])
         at += end - start
     return Layout("".join(texts), tuple(blocks), title, (), tuple(places))
@@ -123,6 +124,13 @@ def joined(parts: Iterable[Layout], title: str | None = None) -> Layout:
 def placed(layout: Layout, kind: PlaceKind, value: int | str) -> Layout:
     """`layout` with one more place, which is all of it."""
     return replace(layout, places=(*layout.places, Place(0, len(layout.text), kind, value)))
+
+
+def with_pages(layout: Layout) -> Layout:
+    """`layout` as a part of another document: its pages become places, and its glyphs are the outer file's no more."""
+    pages = (Place(p.start, p.end, "page", p.number) for p in layout.pages if p.start < p.end)
+    kept = (p for p in layout.places if p.kind not in ("glyphs", "box"))
+    return replace(layout, pages=(), places=(*pages, *kept))
 
 
 def line_spans(text: str) -> list[tuple[int, int]]:

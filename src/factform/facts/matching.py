@@ -14,7 +14,6 @@ from pathlib import PurePath
 from typing import Any
 
 from factform.facts.ledger import VersionRow
-from factform.facts.parse import SUFFIXES
 from factform.facts.where import (
     LARGEST,
     Among,
@@ -30,6 +29,7 @@ from factform.facts.where import (
     Value,
     read_moment,
 )
+from factform.suffixes import SUFFIXES
 
 _MISSING = object()
 

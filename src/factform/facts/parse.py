@@ -6,33 +6,33 @@ Knows nothing of stores, chunks or embeddings. Each format's own reader stands i
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from collections.abc import Callable
 from pathlib import PurePath
 
 from factform.errors import DocumentError
-from factform.facts.layout import Layout, read_text, squeeze
+from factform.facts.layout import Layout, Piece, assemble, joined, placed, read_text, squeeze, with_pages
 from factform.facts.parse_markdown import read_markdown
 from factform.records import Parsed, Source
+from factform.suffixes import MEDIA_TYPES, SUFFIXES
 
-MEDIA_TYPES = ("markdown", "text", "html", "pdf", "docx")
-SUFFIXES = {
-    ".md": "markdown",
-    ".markdown": "markdown",
-    ".mdown": "markdown",
-    ".txt": "text",
-    ".text": "text",
-    ".html": "html",
-    ".htm": "html",
-    ".xhtml": "html",
-    ".pdf": "pdf",
-    ".docx": "docx",
-}
+NAMED_BY_FILE = ("xlsx", "xls", "csv", "json", "jsonl")
+"""Their first heading is a sheet or a key, which is no title."""
 TITLE_LENGTH = 200
 """A longer first line is a paragraph, not a title."""
 
 _PLACEHOLDER_TITLES = {"", "untitled", "(anonymous)", "anonymous", "word document", "document", "(unspecified)"}
 _CHARSET = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_:.-]+)""", re.IGNORECASE)
+_PARTS = {
+    b"word/document.xml": "docx",
+    b"ppt/presentation.xml": "pptx",
+    b"xl/workbook.xml": "xlsx",
+    b"META-INF/container.xml": "epub",
+}
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_STREAMS = {"__properties_version1.0": "msg", "Workbook": "xls"}
+_MAIL_START = re.compile(rb"(?:[A-Za-z][A-Za-z0-9-]*:[ \t][^\n]*\n(?:[ \t][^\n]*\n)*){2,}")
 _HTML_START = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html[\s>])", re.IGNORECASE | re.DOTALL)
 
 
@@ -47,10 +47,12 @@ def parse(source: Source, *, max_bytes: int = 50_000_000) -> Parsed:
         raise DocumentError(f"too large: {len(source.data):,} bytes, the limit is {max_bytes:,}; split the document")
     if not source.data:
         raise DocumentError("empty file: 0 bytes")
-    layout = _READERS[media_type(source)](source.data, max_bytes)
+    kind = media_type(source)
+    layout = _read(kind, source.data, max_bytes)
     if not layout.blocks:
         raise DocumentError("no text in the document: it is empty apart from white space and markup")
-    return Parsed(layout.text, _title(source, layout), layout.blocks, layout.pages, layout.places, layout.note)
+    title = _title(source, layout, named_by_file=kind in NAMED_BY_FILE)
+    return Parsed(layout.text, title, layout.blocks, layout.pages, layout.places, layout.note)
 
 
 def media_type(source: Source) -> str:
@@ -62,13 +64,31 @@ def media_type(source: Source) -> str:
     suffix = PurePath(source.name).suffix.lower()
     if suffix in SUFFIXES:
         return SUFFIXES[suffix]
-    if source.data.startswith(b"%PDF-"):
+    return _by_content(source.data)
+
+
+def _by_content(data: bytes) -> str:
+    if data.startswith(b"%PDF-"):
         return "pdf"
-    if source.data.startswith(b"PK\x03\x04") and b"word/document.xml" in source.data:
-        return "docx"
-    if _HTML_START.match(source.data[:4096]):
+    if data.startswith(b"PK\x03\x04"):
+        return next((kind for part, kind in _PARTS.items() if part in data), "text")
+    if data.startswith(_OLE):
+        return next((kind for stream, kind in _STREAMS.items() if stream.encode("utf-16-le") in data), "text")
+    if _HTML_START.match(data[:4096]):
         return "html"
+    if _MAIL_START.match(data[:4096]):
+        return "eml"
+    if data.lstrip()[:1] in (b"{", b"[") and _is_json(data):
+        return "ipynb" if b'"nbformat"' in data else "json"
     return "text"
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def decode(data: bytes, charset: str | None = None) -> str:
@@ -142,24 +162,117 @@ def _read_docx(data: bytes, max_bytes: int) -> Layout:
     return read_docx(data, max_bytes)
 
 
+def _read_pptx(data: bytes, max_bytes: int) -> Layout:
+    from factform.facts.parse_pptx import read_pptx
+
+    return read_pptx(data, max_bytes)
+
+
+def _read_xlsx(data: bytes, max_bytes: int) -> Layout:
+    from factform.facts.parse_sheet import read_xlsx
+
+    return read_xlsx(data, max_bytes)
+
+
+def _read_xls(data: bytes, max_bytes: int) -> Layout:
+    from factform.facts.parse_sheet import read_xls
+
+    return read_xls(data, max_bytes)
+
+
+def _read_csv(data: bytes, max_bytes: int) -> Layout:
+    from factform.facts.parse_sheet import read_csv
+
+    return read_csv(decode(data))
+
+
+def _read_epub(data: bytes, max_bytes: int) -> Layout:
+    from factform.facts.parse_epub import read_epub
+
+    return read_epub(data, max_bytes, lambda page: decode(page, _stated_charset(page)))
+
+
+def _read_json(data: bytes, max_bytes: int) -> Layout:
+    from factform.facts.parse_json import read_json
+
+    return read_json(decode(data))
+
+
+def _read_jsonl(data: bytes, max_bytes: int) -> Layout:
+    from factform.facts.parse_json import read_jsonl
+
+    return read_jsonl(decode(data))
+
+
+def _read_notebook(data: bytes, max_bytes: int) -> Layout:
+    from factform.facts.parse_notebook import read_notebook
+
+    return read_notebook(decode(data))
+
+
+def _read_mail(kind: str, data: bytes, max_bytes: int, *, inner: bool = False) -> Layout:
+    """A mail, then each attachment of a known format under its name; those of an attached mail are only listed."""
+    from factform.facts.parse_mail import read_eml, read_msg
+
+    mail = read_eml(data) if kind == "eml" else read_msg(data)
+    parts = [mail.layout]
+    left = max_bytes
+    for attachment in () if inner else mail.attachments:
+        known = attachment.media_type or SUFFIXES.get(PurePath(attachment.name).suffix.lower())
+        if known is None or not attachment.data:
+            continue
+        left -= len(attachment.data)
+        parts.append(_read_attachment(known, attachment.name, attachment.data, left))
+    return joined(parts, mail.layout.title)
+
+
+def _read_attachment(kind: str, name: str, data: bytes, left: int) -> Layout:
+    heading, blocks = assemble([Piece("heading", f"Attachment: {squeeze(name)}", 2)])
+    try:
+        if left < 0:
+            raise DocumentError("the mail is larger than the limit by then")
+        layout = _read_mail(kind, data, left, inner=True) if kind in _MAILS else _READERS[kind](data, left)
+        layout = with_pages(layout)
+    except DocumentError as error:  # one attachment that cannot be read does not keep the mail out
+        text, failed = assemble([Piece("paragraph", f"(not read: {error})")])
+        layout = Layout(text, failed)
+    return placed(joined([Layout(heading, blocks), layout]), "attachment", name)
+
+
+def _read(kind: str, data: bytes, max_bytes: int) -> Layout:
+    return _read_mail(kind, data, max_bytes) if kind in _MAILS else _READERS[kind](data, max_bytes)
+
+
+_MAILS = ("eml", "msg")
 _READERS: dict[str, Callable[[bytes, int], Layout]] = {
     "markdown": _read_markdown,
     "text": _read_plain,
     "html": _read_html,
     "pdf": _read_pdf,
     "docx": _read_docx,
+    "pptx": _read_pptx,
+    "xlsx": _read_xlsx,
+    "xls": _read_xls,
+    "csv": _read_csv,
+    "epub": _read_epub,
+    "json": _read_json,
+    "jsonl": _read_jsonl,
+    "ipynb": _read_notebook,
 }
 
 
-def _title(source: Source, layout: Layout) -> str:
+def _title(source: Source, layout: Layout, *, named_by_file: bool) -> str:
     """The caller's title, else the format's, else the first heading, else the first line, else the file's stem."""
     if source.title and source.title.strip():
         return squeeze(source.title)
     stated = squeeze(layout.title or "")
     if stated.lower() not in _PLACEHOLDER_TITLES:
         return stated[:TITLE_LENGTH]
+    stem = PurePath(source.name).stem
+    if named_by_file and stem:
+        return stem
     first = next((b for b in layout.blocks if b.kind == "heading"), layout.blocks[0])
     line = squeeze(layout.text[first.start : first.end].split("\n", 1)[0])
     if first.kind in ("heading", "paragraph") and len(line) <= TITLE_LENGTH:
         return line
-    return PurePath(source.name).stem or line[:TITLE_LENGTH]
+    return stem or line[:TITLE_LENGTH]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from lxml import etree
 
 from factform.errors import DocumentError
 from factform.facts.layout import Layout, Piece, assemble, lowered, raised, squeeze, table_row
+from factform.facts.package import check_package
 
 _BREAKS = {qn("w:br"): "\n", qn("w:cr"): "\n", qn("w:tab"): "\t", qn("w:noBreakHyphen"): "\u2011"}
 _MATH = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
@@ -27,7 +27,6 @@ _MATH_JOINTS = {_MATH + "den": "/", _MATH + "sup": "^", _MATH + "sub": "_"}
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 _SKIPPED = {qn("w:del"), qn("w:moveFrom"), qn("w:rPr"), qn("w:pPr"), _FALLBACK}
 _HEADING_STYLE = re.compile(r"heading (\d)$", re.IGNORECASE)
-_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
 
 def read_docx(data: bytes, max_bytes: int) -> Layout:
@@ -36,7 +35,7 @@ def read_docx(data: bytes, max_bytes: int) -> Layout:
     Footnotes and endnotes follow the text. Deleted (tracked) and hidden text, comments, and the headers and footers
     repeated on each page are left out.
     """
-    _check_package(data, max_bytes)
+    check_package(data, "DOCX", max_bytes=max_bytes)
     try:
         document = docx.Document(io.BytesIO(data))
         styles = _style_kinds(document.styles.element)
@@ -48,22 +47,6 @@ def read_docx(data: bytes, max_bytes: int) -> Layout:
         raise DocumentError(f"damaged DOCX file: {type(error).__name__}: {error}") from error
     text, blocks = assemble(pieces)
     return Layout(text, blocks, title or None)
-
-
-def _check_package(data: bytes, max_bytes: int) -> None:
-    if data.startswith(_OLE):
-        raise DocumentError("an encrypted DOCX or an old .doc file: remove the password or save it as .docx")
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as package:
-            members = package.infolist()
-            unpacked = sum(m.file_size for m in members if m.filename.endswith((".xml", ".rels")))
-            names = {m.filename for m in members}
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
-        raise DocumentError(f"not a DOCX file, or a truncated one: {error}") from error
-    if "[Content_Types].xml" not in names:
-        raise DocumentError("not a DOCX file: a ZIP archive without [Content_Types].xml")
-    if unpacked > max_bytes:
-        raise DocumentError(f"too large: the DOCX unpacks to {unpacked:,} bytes of XML, the limit is {max_bytes:,}")
 
 
 _Style = tuple[str, int]

@@ -64,7 +64,8 @@ def _roots(text: str) -> list[Any]:
         raise DocumentError(f"cannot be read as HTML beyond line {fatal[0].line}: {fatal[0].message}")
     if root is None:
         return []
-    return [*reversed(list(root.itersiblings(preceding=True))), root, *root.itersiblings()]
+    every = [*reversed(list(root.itersiblings(preceding=True))), root, *root.itersiblings()]
+    return [top for top in every if isinstance(top.tag, str)]  # an XML declaration or a comment holds no text
 
 
 def _title(roots: list[Any]) -> str | None:
