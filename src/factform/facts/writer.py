@@ -16,11 +16,11 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,12 +36,17 @@ from factform.facts.places import encode_places
 from factform.facts.recovery import Difference, difference
 from factform.facts.rerank import TokenVectors
 from factform.facts.sandbox import Sandbox
+from factform.facts.stages import Stages
 from factform.ids import canonical_json, sha256, version_id
 from factform.records import Chunk, Parsed, Receipt, ReceiptStatus, Source
 
 BATCH_DOCUMENTS = 32
-BATCH_BYTES = 256 << 10
-"""Documents and bytes that share a Lance commit: embedding is faster in bulk, and a commit costs some 20 ms."""
+BATCH_BYTES = 4 << 20
+BATCH_S = 1.0
+"""Documents and bytes that are noted in the ledger together, and seconds that the first of them waits for others."""
+
+COMMIT_CHUNKS = 384
+"""Chunks that share a Lance commit in a bulk load: a commit costs some 20 ms and its fsyncs, whatever is in it."""
 
 KEPT_CHUNKS = 64
 """Chunks of a batch up to which their token vectors are kept for reranking: a document or a few, not a bulk load."""
@@ -67,6 +72,37 @@ class _Prepared:
     chunks: tuple[Chunk, ...]
     places_sha256: str | None
     note: str | None
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Documents taken in together: receipts of those that need no more work, in order with None for the others; when
+    those were begun, which of them replace a version, and what was made of them."""
+
+    receipts: Mapping[str, Receipt | None]
+    started: Mapping[str, float]
+    known: Collection[str]
+    prepared: Sequence[tuple[VersionRow, _Prepared | str]]
+
+    def receipt(self, made: Receipt, visible: float) -> Receipt:
+        """`made` with what only this batch knows."""
+        if made.status == "failed":
+            return made
+        status: ReceiptStatus = "updated" if made.document in self.known else "created"
+        return replace(made, status=status, visible_ms=1000 * (visible - self.started[made.document]))
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """Batches and the rows of all their chunks, in order, with their vectors; none where there are no chunks."""
+
+    batches: Sequence[_Batch]
+    rows: Sequence[Row]
+    vectors: Vectors | None
+
+
+def _chunks(batch: _Batch) -> int:
+    return sum(len(item.chunks) for _, item in batch.prepared if isinstance(item, _Prepared))
 
 
 class Writer:
@@ -98,12 +134,30 @@ class Writer:
         """Receipts of `sources`, in order; what they say is then on disk and in the index."""
         total = len(sources) if isinstance(sources, Sized) else 0
         receipts: list[Receipt] = []
+
+        def acknowledge(finished: list[list[Receipt]]) -> None:
+            for receipt in chain.from_iterable(finished):
+                receipts.append(receipt)
+                if progress is not None:
+                    progress(len(receipts), total, receipt.document)
+
         with self._writing():
-            for batch in _batches(sources):
-                for receipt in self._add_batch(batch):
-                    receipts.append(receipt)
-                    if progress is not None:
-                        progress(len(receipts), total, receipt.document)
+            # While some are embedded and others committed, the next are already parsed and cut.
+            with Stages(self._embed_all, self._commit_all) as stages:
+                held: list[_Batch] = []
+                for batch in _batches(sources):
+                    names = {source.document for source, _ in batch}
+                    if any(names & set(one.receipts) for one in chain(held, *stages.under_way)):
+                        # The same document again: its first version must be done before.
+                        acknowledge([*stages.put(held), *stages.results(leave=0)])
+                        held = []
+                    held.append(self._take_in(batch))
+                    acknowledge(stages.results())
+                    if stages.idle or sum(map(_chunks, held)) >= COMMIT_CHUNKS:
+                        acknowledge(stages.put(held))
+                        held = []
+                acknowledge([*stages.put(held), *stages.results(leave=0)])
+            self._sandbox.rest()
             self._optimize()
         return receipts
 
@@ -215,7 +269,7 @@ class Writer:
             ready = [item for _, item in self._prepare_each(batch) if isinstance(item, _Prepared)]
             if ready:
                 self._retext(ready)
-                self._commit(ready)
+                self._commit(ready, *self._embed(ready, keep_tokens=True))
         if going:
             index.sync()
         if going or rows:
@@ -263,23 +317,34 @@ class Writer:
 
     # --- a batch, step by step ------------------------------------------------------------------
 
-    def _add_batch(self, batch: Sequence[tuple[Source, float]]) -> list[Receipt]:
-        """The write path for a few documents, none of them twice; receipts in the order given."""
+    def _take_in(self, batch: Sequence[tuple[Source, float]]) -> _Batch:
+        """A few documents, none of them twice, to where they can be embedded: on disk, noted, parsed and cut."""
         receipts = {source.document: self._early_receipt(source) for source, _ in batch}
         fresh = [source for source, _ in batch if receipts[source.document] is None]
-        if fresh:
-            started = {source.document: at for source, at in batch}
-            before = {source.document: self._ledger.current(source.document) for source in fresh}
-            blobs.put(self._blobs, (source.data for source in fresh))
-            _failpoint("after_blob")
-            rows = self._ledger.accept([(s, version_id(s.data), sha256(s.data)) for s in fresh])
-            _failpoint("after_ledger")
-            for receipt, visible in self._index_rows(rows):
-                known = before[receipt.document] is not None
-                status = receipt.status if receipt.status == "failed" else "updated" if known else "created"
-                ms = None if receipt.status == "failed" else 1000 * (visible - started[receipt.document])
-                receipts[receipt.document] = Receipt(**{**asdict(receipt), "status": status, "visible_ms": ms})
-        return [receipt for receipt in receipts.values() if receipt is not None]
+        if not fresh:
+            return _Batch(receipts, {}, set(), [])
+        started = {source.document: at for source, at in batch}
+        known = {source.document for source in fresh if self._ledger.current(source.document) is not None}
+        blobs.put(self._blobs, (source.data for source in fresh))
+        _failpoint("after_blob")
+        rows = self._ledger.accept([(s, version_id(s.data), sha256(s.data)) for s in fresh])
+        _failpoint("after_ledger")
+        return _Batch(receipts, started, known, list(self._prepare_each(rows)))
+
+    def _embed_all(self, batches: Sequence[_Batch]) -> _Embedded:
+        ready = [item for batch in batches for _, item in batch.prepared if isinstance(item, _Prepared)]
+        few = sum(len(batch.receipts) for batch in batches) < BATCH_DOCUMENTS  # else a bulk load: nobody asks about all
+        return _Embedded(batches, *(self._embed(ready, keep_tokens=few) if ready else ([], None)))
+
+    def _commit_all(self, embedded: _Embedded) -> list[Receipt]:
+        """Finish what `_take_in` began and `_embed_all` went on with; receipts in the order given."""
+        found = [pair for batch in embedded.batches for pair in batch.prepared]
+        finished = {r.document: (r, visible) for r, visible in self._finish(found, embedded.rows, embedded.vectors)}
+        receipts = []
+        for batch in embedded.batches:
+            for document, early in batch.receipts.items():
+                receipts.append(early or batch.receipt(*finished[document]))
+        return receipts
 
     def _early_receipt(self, source: Source) -> Receipt | None:
         """A receipt for a source that needs no work or cannot be noted at all; None for one to be taken in."""
@@ -295,13 +360,19 @@ class Writer:
 
     def _index_rows(self, rows: Sequence[VersionRow]) -> list[tuple[Receipt, float]]:
         """From "accepted" to "indexed" or "failed"; each receipt comes with the time its commit was visible."""
-        ready, failed = [], []
-        for row, prepared in self._prepare_each(rows):
-            if isinstance(prepared, _Prepared):
-                ready.append(prepared)
-            else:
-                failed.append((row, prepared))
-        visible = self._commit(ready) if ready else time.perf_counter()
+        found = list(self._prepare_each(rows))
+        ready = [item for _, item in found if isinstance(item, _Prepared)]
+        return self._finish(found, *(self._embed(ready, keep_tokens=True) if ready else ([], None)))
+
+    def _finish(
+        self, found: Sequence[tuple[VersionRow, _Prepared | str]], chunks: Sequence[Row], vectors: Vectors | None
+    ) -> list[tuple[Receipt, float]]:
+        """Commit the chunks of what is ready, and close all rows in the ledger."""
+        if not found:
+            return []
+        ready = [item for _, item in found if isinstance(item, _Prepared)]
+        failed = [(row, reason) for row, reason in found if isinstance(reason, str)]
+        visible = self._commit(ready, chunks, vectors) if vectors is not None else time.perf_counter()
         self._ledger.finish(
             [(item.row.seq, item.text_sha256, len(item.chunks)) for item in ready],
             [(row.seq, error) for row, error in failed],
@@ -311,11 +382,10 @@ class Writer:
         _failpoint("after_indexed")
         receipts = {item.row.seq: _receipt(item.row, len(item.chunks), None, item.note) for item in ready}
         receipts |= {row.seq: _receipt(row, 0, error) for row, error in failed}
-        return [(receipts[row.seq], visible) for row in rows]
+        return [(receipts[row.seq], visible) for row, _ in found]
 
-    def _commit(self, ready: Sequence[_Prepared]) -> float:
-        """Embed and commit; returns when a search could find it. On return it is on disk for good."""
-        rows, vectors = self._embed(ready, keep_tokens=True)
+    def _commit(self, ready: Sequence[_Prepared], rows: Sequence[Row], vectors: Vectors) -> float:
+        """Commit; returns when a search could find it. On return it is on disk for good."""
         _failpoint("after_embed")
         index = self._current.get()
         index.replace(rows, vectors, [item.row.document for item in ready])
@@ -470,7 +540,7 @@ class Writer:
         row = self._ledger.current(document)
         prepared = None if row is None else next(self._prepare_each([row]))[1]
         if isinstance(prepared, _Prepared):
-            self._commit([prepared])
+            self._commit([prepared], *self._embed([prepared], keep_tokens=True))
         else:
             index = self._current.get()
             index.delete([document])
@@ -479,11 +549,12 @@ class Writer:
 
 
 def _batches(sources: Iterable[Source]) -> Iterator[list[tuple[Source, float]]]:
-    """Sources with the time each was taken up, in groups that may share a commit: no document twice in one."""
+    """Sources with the time each was taken up, in groups that are taken in together: no document twice in one."""
     batch: list[tuple[Source, float]] = []
     size = 0
     for source in sources:
         full = len(batch) >= BATCH_DOCUMENTS or size + len(source.data) > BATCH_BYTES
+        full = full or (bool(batch) and time.perf_counter() - batch[0][1] > BATCH_S)
         if batch and (full or any(source.document == other.document for other, _ in batch)):
             yield batch
             batch, size = [], 0
