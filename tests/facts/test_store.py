@@ -407,7 +407,7 @@ def test_catching_up_puts_right_whatever_the_index_holds_otherwise(layer: DataLa
     rows = [Row(chunk, (), 99) for chunk in layer.chunks_of("a")]
     stray = [replace(row, chunk=replace(row.chunk, id="stray", document="stray")) for row in rows]
     index.append(stray, layer._encoder.encode(["zebra"]))
-    index.append([Row(chunk, (), 1) for chunk in layer.chunks_of("a")], layer._encoder.encode(["zebra"]))  # twice
+    index.append([Row(chunk, (), 2) for chunk in layer.chunks_of("a")], layer._encoder.encode(["zebra"]))  # another's
     index.delete(["b"])
     before = layer.status()["accounting"]
     assert (before["searchable"], before["strays"], before["holds"]) == (1, 1, False)

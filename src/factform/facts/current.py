@@ -33,6 +33,8 @@ class CurrentIndex:
         self._lock = threading.Lock()
 
     def close(self) -> None:
+        if self._index is not None:
+            self._index.close()
         self._index = None
 
     def durable(self) -> int | None:

@@ -1,4 +1,4 @@
-"""The index: one Lance table of chunks, with vectors, lexical index and access labels in the same row.
+"""The index: one Lance table of chunks with vectors, words and access labels in the same row, and how it is searched.
 
 Knows nothing of where chunks come from or how scores are combined. Everything in it is derived from the ledger and
 the blobs, so whatever is wrong with it can be mended by making it anew. Lance does not fsync: this module does.
@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,34 +18,37 @@ from typing import Any
 import lancedb
 import numpy as np
 import pyarrow as pa
-from lancedb.index import FTS, IvfHnswSq
-from lancedb.query import MatchQuery
 
 from factform.errors import StoreError
 from factform.facts.disk import advice, errno_in, fsync_path, refused
 from factform.facts.embed import Vectors
+from factform.facts.lexical import View, best, holding, nearest, seen, with_all, word_scores
+from factform.facts.live import LiveRows
 from factform.facts.sums import Sums
-from factform.facts.visible import Visible
+from factform.facts.visible import Visible, document_key
+from factform.facts.words import asked, parts_of
 from factform.ids import chunk_id, sha256_json, sha256_text
 from factform.records import Chunk
 
-LAYOUT = 4
+LAYOUT = 5
 """Number of the row layout below; an index of another layout is rebuilt."""
 
 KEEP_VERSIONS = timedelta(days=36_500)
 """Lance's own default forgets table versions after 7 days, which would make an old answer unrepeatable."""
 
-SMALL = 20_000
-"""Up to this many rows the lexical index is brought up to date after every call: it takes about 0.1 s."""
+FRAGMENT_ROWS = 1024
+FRAGMENTS = 64
+"""Small files are put together into ones of FRAGMENT_ROWS rows, or a 64th of all rows if that is more, when there are
+FRAGMENTS more than that would make. The large ones are left alone: it takes some 20 ms, however many rows there are."""
 
-TAIL = 512
-"""Above SMALL, rows that may wait outside the lexical index (they are found, but ranked by their own statistics)."""
+PHRASE_ROWS = 5_000
+"""Rows whose text is read to look for a phrase: the best by vector and by words where more have all of its words."""
+
+COMMIT = "_row_last_updated_at_version"
+"""Lance's own column: the table version a row came with."""
 
 FEW_HASHES = 500
 """Hashes looked for in one query."""
-
-FLAT = 50_000
-"""Up to this many rows vectors are compared one by one, which is exact and takes some 20 ms."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,6 @@ class Found:
     bm25: float
 
 
-def document_key(document: str) -> str:
-    """What predicates say instead of a document id: hexadecimal, so nothing to escape and nothing to read.
-
-    The predicate of a delete stays in Lance's transaction files, where a name or an address must not be left behind.
-    """
-    return sha256_text(document)[:32]
-
-
 def schema(dim: int) -> pa.Schema:
     text, number = pa.string(), pa.int64()
     fixed = [
@@ -112,6 +107,8 @@ class Index:
         self._table = table
         self._connection = connection
         self._durable: set[str] = set()
+        self._fixed: tuple[int, Any] = (-1, None)
+        self._live = LiveRows(folder / f"{name}.lance", folder / f"{name}.words", dim)
         self.sums = Sums(folder / f"{name}.sums", folder / f"{name}.lance")
 
     @classmethod
@@ -120,9 +117,9 @@ class Index:
         folder.mkdir(parents=True, exist_ok=True)
         with _translated(folder, "made"):
             connection = _connect(folder)
-            table = connection.create_table(name, schema=schema(dim))
-            # Without it, two processes that insert the same new ids at once both succeed, and rows are there twice.
-            table.set_unenforced_primary_key("id")
+            # What a row is called must stay when files are put together: what is searched names rows by that.
+            options = {"new_table_enable_stable_row_ids": "true"}
+            table = connection.create_table(name, schema=schema(dim), storage_options=options)
         index = cls(folder, name, dim, table, connection)
         index.sync()
         fsync_path(folder.parent)
@@ -148,17 +145,17 @@ class Index:
     # --- writing --------------------------------------------------------------------------------
 
     def replace(self, rows: Sequence[Row], vectors: Vectors, documents: Collection[str]) -> None:
-        """Make `rows` all there is of `documents`, in one commit: a search sees the old rows or the new ones."""
+        """Make `rows` all there is of `documents`: a search sees the old rows or the new ones, never both.
+
+        The new rows are one commit, and of a document only those of its latest commit count (`facts/live.py`); the
+        old ones go in a second. One `merge_insert` for both would read the ids of all rows: 200 ms at 100,000.
+        """
         batch = _arrow(rows, vectors, self.dim)
-        keys = ", ".join(f"'{document_key(document)}'" for document in sorted(documents))
+        old = self._rowids(documents)
         with _translated(self.folder, "written"):
-            (
-                self._table.merge_insert("id")
-                .when_matched_update_all()
-                .when_not_matched_insert_all()
-                .when_not_matched_by_source_delete(f"document_key IN ({keys})")
-                .execute(batch)
-            )
+            if rows:
+                self._table.add(batch)
+        self._drop(old)
 
     def append(self, rows: Sequence[Row], vectors: Vectors) -> None:
         """Add rows of documents the table is known not to hold (filling a new table)."""
@@ -168,33 +165,47 @@ class Index:
 
     def delete(self, documents: Collection[str]) -> None:
         """Delete every row of `documents`, in one commit."""
-        keys = ", ".join(f"'{document_key(document)}'" for document in sorted(documents))
-        with _translated(self.folder, "written"):
-            self._table.delete(f"document_key IN ({keys})")
+        self._drop(self._rowids(documents))
+
+    def _rowids(self, documents: Collection[str]) -> list[int]:
+        self._follow()
+        return self._live.rowids_of([document_key(document) for document in documents])
+
+    def _drop(self, rowids: Sequence[int]) -> None:
+        if rowids:
+            with _translated(self.folder, "written"):
+                self._table.delete(f"_rowid IN ({', '.join(map(str, rowids))})")
 
     def wants_optimizing(self) -> bool:
-        """Whether so many rows wait outside the lexical index that ranking suffers."""
+        """Whether there are so many small files, or rows outside the newest segment, that searching slows down."""
         with _translated(self.folder, "read"):
             rows = self._table.count_rows()
-            if not rows:
-                return False
-            if "search_text_idx" not in self._names():
-                return True
-            waiting = self._table.index_stats("search_text_idx").num_unindexed_rows
-        return bool(waiting) and (rows <= SMALL or waiting >= TAIL)
+            files = self._table.stats()["fragment_stats"]["num_fragments"]
+        extra = files - rows // _fragment_rows(rows)
+        return bool(extra > FRAGMENTS) or self._live.wants_merging()
 
-    def optimize(self, *, flat: int = FLAT) -> None:
-        """Bring the lexical index up to date, compact small files, and above `flat` rows index the vectors."""
+    def optimize(self, *, wait: bool = False) -> None:
+        """Put small files together, and begin to make a new segment of what is searched; with `wait` have it made."""
         with _translated(self.folder, "optimized"):
             rows = self._table.count_rows()
-            names = self._names()
-            # Created after the first rows: an index over nothing has no statistics to score by.
-            if rows and "search_text_idx" not in names:
-                # icu finds words in scripts without spaces too; with the simple tokenizer Chinese is never found.
-                self._table.create_index("search_text", config=FTS(base_tokenizer="icu"), name="search_text_idx")
-            if rows > flat and "vector_idx" not in names:
-                self._table.create_index("vector", config=IvfHnswSq(distance_type="dot"), name="vector_idx")
-            self._table.optimize(cleanup_older_than=KEEP_VERSIONS)
+            if self._table.stats()["fragment_stats"]["num_fragments"] > rows // _fragment_rows(rows) + 1:
+                import lance  # lancedb's own way puts all files into one: at 100,000 rows 150 MB each time
+
+                # Deleted rows of large files stay where they are until half of a file is deleted.
+                lance.dataset(str(self.path)).optimize.compact_files(
+                    target_rows_per_fragment=_fragment_rows(rows), materialize_deletions_threshold=0.5
+                )
+        self._follow()
+        if wait or self._live.wants_merging():
+            self._live.merge(wait=wait)
+
+    def close(self) -> None:
+        """Wait for what is done in the background."""
+        self._live.close()
+
+    def forget_words(self) -> None:
+        """Drop what is derived from the rows for searching; the next search makes it anew from the table."""
+        self._live.forget()
 
     def sync(self, *, everything: bool = False) -> None:
         """Force every file written since the last call, and the folders that name them, to stable storage.
@@ -219,30 +230,80 @@ class Index:
     def restore(self, version: int) -> None:
         """Make the table what it was at `version`, as a new version on top: other processes may hold the newest."""
         with _translated(self.folder, f"set back to version {version}"):
+            self._live.forget()
             self._table.restore(version)
+            self._live.forget()
 
     # --- reading --------------------------------------------------------------------------------
 
     def candidates(self, question: str, vector: Vectors, *, n: int, visible: Visible) -> tuple[list[Found], int]:
         """The best `n` rows by cosine and the best `n` by BM25 of those `visible`, of one table version.
 
-        Returns each row once, ordered by id, and the table version searched.
+        Both are exactly what an index of the visible rows alone would give. Where the question quotes a phrase, only
+        rows whose header and text hold it are found. Returns each row once, ordered by id, and the table version.
         """
-        where = _seen(visible)
-        with self._snapshot() as table, _translated(self.folder, "searched"):
-            dense = table.search(vector, vector_column_name="vector").distance_type("dot")
-            lists = [_limited(dense, where, n).to_arrow().to_pylist()]
-            if any(config.name == "search_text_idx" for config in table.list_indices()):
-                match: Any = MatchQuery  # its generated signature hides the defaults from mypy
-                words = table.search(match(question, "search_text"), query_type="fts")
-                lists.append(_limited(words, where, n).to_arrow().to_pylist())
-            version = int(table.version)
-        found: dict[str, Found] = {}
-        for record in (record for rows in lists for record in rows):
-            score = record.get("_score")
-            if record["id"] not in found or score is not None:
-                found[record["id"]] = Found(_row(record), np.asarray(record["vector"], np.float32), float(score or 0.0))
-        return [found[key] for key in sorted(found)], version
+        view, table = self._follow()
+        mask = self._live.mask(view, visible)
+        if not mask.any():
+            return [], view.version
+        sought, among = asked(question), seen(view, mask)
+        scores = word_scores(view, sought, among)
+        eligible = mask
+        for phrase in sought.phrases:
+            rows = np.flatnonzero(with_all(view, parts_of(phrase), among) & eligible)
+            eligible = np.zeros_like(mask)
+            eligible[self._with_phrase(table, view, self._likeliest(view, rows, scores, vector), phrase)] = True
+        if not eligible.any():
+            return [], view.version
+        by_words = best(scores, eligible, n, view)
+        rows = np.union1d(nearest(view, vector, eligible, n), by_words)
+        found = sorted(self._fetch(table, view.at("rowids", rows)), key=lambda item: item.row.chunk.id)
+        score_of = dict(zip(view.at("ids", by_words).tolist(), scores[by_words].tolist(), strict=True))
+        by_vector = sorted(found, key=lambda item: (-float(np.dot(item.vector, vector)), item.row.chunk.id))[:n]
+        near = {item.row.chunk.id for item in by_vector}
+        kept = [(item, score_of.get(item.row.chunk.id.encode())) for item in found]
+        made = [replace(item, bm25=s or 0.0) for item, s in kept if s is not None or item.row.chunk.id in near]
+        return made, view.version
+
+    def _likeliest(self, view: View, rows: Any, scores: Any, vector: Vectors) -> Any:
+        """All of `rows`, or, where they are too many to read, those that would come first."""
+        if len(rows) <= PHRASE_ROWS:
+            return rows
+        eligible = np.zeros(len(scores), bool)
+        eligible[rows] = True
+        return np.union1d(nearest(view, vector, eligible, PHRASE_ROWS), best(scores, eligible, PHRASE_ROWS, view))
+
+    def _with_phrase(self, table: Any, view: View, rows: Any, phrase: str) -> Any:
+        if not len(rows):
+            return rows
+        with _translated(self.folder, "searched"):
+            rowids = view.at("rowids", rows)
+            read = table.take_row_ids(rowids.tolist()).select(["search_text"]).with_row_id().to_arrow()
+        texts = dict(zip(read["_rowid"].to_pylist(), read["search_text"].to_pylist(), strict=True))
+        return rows[[holding(texts[rowid], phrase) for rowid in rowids.tolist()]]
+
+    def _fetch(self, table: Any, rowids: Any) -> list[Found]:
+        names = [name for name in schema(self.dim).names if name not in ("search_text", "document_key")]
+        with _translated(self.folder, "searched"):
+            read = table.take_row_ids(rowids.tolist()).select(names).to_arrow()
+        vectors = read["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, self.dim)
+        records = read.drop_columns(["vector"]).to_pylist()
+        if len(records) != len(rowids):
+            raise StoreError(f"the index in {self.folder} lacks rows it should have; run `factform index rebuild`")
+        return [Found(_row(record), vector, 0.0) for record, vector in zip(records, vectors, strict=True)]
+
+    def _follow(self) -> tuple[View, Any]:
+        """The rows of the newest version, and a handle fixed to it: between two reads of a live table a document
+        may be replaced."""
+        with _translated(self.folder, "searched"):
+            version = int(self._table.version)
+            known, table = self._fixed
+            if known != version or not self._live.is_at(version):
+                table = self._connection.open_table(self.name)
+                version = int(table.version)
+                table.checkout(version)
+                self._fixed = (version, table)
+            return self._live.at(table, version), table
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Every row as a mapping without its vector, in no particular order."""
@@ -275,31 +336,24 @@ class Index:
 
     def _chunks(self, where: str) -> list[Chunk]:
         names = [name for name in schema(self.dim).names if name not in ("vector", "search_text")]
+        _, table = self._follow()
+        old = self._live.superseded()
         with _translated(self.folder, "read"):
-            query = self._table.search().where(where).select(names)
-            return [_row(record).chunk for batch in query.to_batches() for record in batch.to_pylist()]
-
-    def documents(self) -> dict[str, tuple[str, int]]:
-        """What the index really holds: document -> (version, chunks). Two versions of one document are a fault."""
-        counted: dict[tuple[str, str], int] = {}
-        with _translated(self.folder, "read"):
-            for batch in self._table.search().select(["document", "version"]).to_batches():
-                for record in batch.to_pylist():
-                    key = (record["document"], record["version"])
-                    counted[key] = counted.get(key, 0) + 1
-        held = {document: (version, number) for (document, version), number in counted.items()}
-        if len(held) != len(counted):
-            raise StoreError(f"the index in {self.folder} holds two versions at once; run `factform index rebuild`")
-        return held
+            batches = table.search().where(where).select(names).with_row_id(True).to_batches()
+            records = (record for batch in batches for record in batch.to_pylist())
+            return [_row(record).chunk for record in records if record["_rowid"] not in old]
 
     def held(self) -> dict[str, tuple[int, int]]:
-        """What the index really holds: document -> (ledger row, chunks), the row -1 where there are several."""
+        """What the index really holds: document -> (ledger row, chunks), the row -1 where there are several.
+
+        Of a document only the rows of its latest commit count, as in searches.
+        """
         with _translated(self.folder, "read"):
-            table = self._table.search().select(["document", "seq"]).to_arrow()
-        counted = table.group_by("document").aggregate([("seq", "min"), ("seq", "max"), ("seq", "count")])
-        names = ("document", "seq_min", "seq_max", "seq_count")
-        columns = (counted.column(name).to_pylist() for name in names)
-        return {d: (low if low == high else -1, n) for d, low, high, n in zip(*columns, strict=True)}
+            table = self._table.search().select(["document", "seq", COMMIT]).to_arrow()
+        counted = table.group_by(["document", COMMIT]).aggregate([("seq", "min"), ("seq", "max"), ("seq", "count")])
+        names = ("document", COMMIT, "seq_min", "seq_max", "seq_count")
+        rows = zip(*(counted.column(name).to_pylist() for name in names), strict=True)
+        return {d: (low if low == high else -1, n) for d, _, low, high, n in sorted(rows)}
 
     def version(self) -> int:
         with _translated(self.folder, "read"):
@@ -317,36 +371,6 @@ class Index:
         if sha256_text(chunk.text) != chunk.sha256 or named != chunk.id or seal(row) != row.seal:
             raise damaged(self.folder, chunk.id)
 
-    def _names(self) -> set[str]:
-        return {config.name for config in self._table.list_indices()}
-
-    @contextmanager
-    def _snapshot(self) -> Iterator[Any]:
-        """A handle fixed to the newest version: two queries on a live table may see a document before and after."""
-        with _translated(self.folder, "searched"):
-            table = self._connection.open_table(self.name)
-            table.checkout(table.version)
-        yield table
-
-
-def _seen(visible: Visible) -> str | None:
-    parts = [visible_to(visible.labels)]
-    if visible.documents is not None:
-        keys = ", ".join(f"'{document_key(document)}'" for document in sorted(visible.documents))
-        parts.append(f"document_key IN ({keys})" if keys else "false")
-    return " AND ".join(part for part in parts if part) or None
-
-
-def visible_to(allowed: frozenset[str] | None) -> str | None:
-    """The filter for rows a reader with labels `allowed` may see; None sees everything."""
-    if allowed is None:
-        return None
-    everybody = "array_length(access) = 0"
-    if not allowed:
-        return everybody
-    labels = ", ".join("'" + label.replace("'", "''") + "'" for label in sorted(allowed))
-    return f"({everybody} OR array_has_any(access, [{labels}]))"
-
 
 def damaged(folder: Path, chunk: str) -> StoreError:
     return StoreError(f"chunk {chunk} in the index {folder} is not what was stored; run `factform index rebuild`")
@@ -362,6 +386,7 @@ def remove_tables(folder: Path, keep: str) -> None:
 def remove_table(folder: Path, name: str) -> None:
     """Delete one table and its checksums, as far as they are there."""
     shutil.rmtree(folder / f"{name}.lance", ignore_errors=True)
+    shutil.rmtree(folder / f"{name}.words", ignore_errors=True)
     (folder / f"{name}.sums").unlink(missing_ok=True)
 
 
@@ -370,9 +395,8 @@ def _connect(folder: Path) -> Any:
     return lancedb.connect(folder.absolute(), read_consistency_interval=timedelta(0))
 
 
-def _limited(query: Any, where: str | None, n: int) -> Any:
-    filtered = query if where is None else query.where(where, prefilter=True)
-    return filtered.limit(n)
+def _fragment_rows(rows: int) -> int:
+    return max(FRAGMENT_ROWS, rows // FRAGMENTS)
 
 
 def _arrow(rows: Sequence[Row], vectors: Vectors, dim: int) -> pa.Table:

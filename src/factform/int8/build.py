@@ -26,7 +26,7 @@ from factform.hardware import processor
 from factform.ids import sha256_json
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
-INTERFACE = 4
+INTERFACE = 5
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fno-math-errno", "-w")
 COMPILERS = ("c++", "g++", "clang++")
 SECONDS = 300.0
@@ -158,4 +158,6 @@ def _load(path: Path) -> ctypes.CDLL:
     library.factform_leaders.restype = None
     library.factform_product.argtypes = [pointer, pointer, number, number, pointer]
     library.factform_product.restype = None
+    library.factform_scan.argtypes = [pointer, pointer, wide, number, pointer]
+    library.factform_scan.restype = None
     return library

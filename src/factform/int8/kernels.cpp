@@ -836,7 +836,7 @@ thread_local Room kept;  // a caller's room stays reserved: what a step needs is
 extern "C" {
 
 // Version of this interface, so that a library of another one is never called.
-int32_t factform_version() { return 4; }
+int32_t factform_version() { return 5; }
 
 int32_t factform_vnni() {
 #ifdef FACTFORM_VNNI
@@ -964,5 +964,24 @@ void factform_product(const Matrix* matrix, const float* x, int32_t rows, int32_
         product(m, digits, rows, out, padded(m.out, PANEL), false, id, of);
     };
     in_parallel(threads, work);
+}
+
+// Of each of `count` rows [count, dim] in 8 bit the sum over its entries times `query` [dim], into `out`. In one thread: it
+// waits for memory more than it computes. A row has the same bits whatever stands beside it. `dim` is a multiple of 16.
+void factform_scan(const int8_t* rows, const float* query, int64_t count, int32_t dim, float* out) {
+    for (int64_t row = 0; row < count; row++) {
+        const int8_t* at = rows + row * dim;
+        Lanes sum{}, other{};
+        int i = 0;
+        for (; i + 32 <= dim; i += 32) {
+            sum += load(at + i) * load(query + i);
+            other += load(at + i + 16) * load(query + i + 16);
+        }
+        if (i < dim) sum += load(at + i) * load(query + i);
+        sum += other;
+        float total = 0;
+        for (int lane = 0; lane < 16; lane++) total += sum[lane];
+        out[row] = total;
+    }
 }
 }

@@ -1,0 +1,315 @@
+"""The rows of a table as they are searched, brought up to the table's newest version before each search.
+
+Knows nothing of questions or scores, nor of what is written to the table. It follows the table alone: rows changed
+since the version it knows are read, and where the number of rows says that others are gone, which. So whoever wrote,
+and wherever that was interrupted, what a table version holds is what is searched.
+
+Of a document only the rows that came with its latest commit count. That makes a replacement atomic that takes two
+commits, new rows in and old rows out, and one commit that does both would read the whole table.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from factform.facts.lexical import View
+from factform.facts.segment import FOREVER, Array, Segment, Tail, load, merged, none, save, shrunk
+from factform.facts.visible import Visible, document_key
+
+READ = ["id", "document_key", "access", "search_text", "vector", "_row_last_updated_at_version"]
+
+MERGE_ROWS = 2048
+"""Rows since the last segment at which a new one is made: some milliseconds of reading for a new process."""
+
+MERGE_SHARE = 50
+"""A segment of many rows is made anew only when a fiftieth of them came since: what it costs grows with the rows."""
+
+AT_ONCE = 50_000
+"""Rows that wait in memory, word by word, while a whole table is read."""
+
+KEPT_MASKS = 16
+
+
+class LiveRows:
+    """Rows of the table in `path`, searched by any thread. `folder` is for what is kept between processes."""
+
+    def __init__(self, path: Path, folder: Path, dim: int):
+        self._path = path
+        self._folder = folder
+        self._dim = dim
+        self._lock = threading.RLock()
+        self._merging: threading.Thread | None = None
+        self._masks: dict[tuple[Visible, int, int], Array] = {}
+        self._identity: Any = None
+        self._set_back: Any = None
+        self._era = 0
+        self._generation = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._base: Segment = none(self._dim)
+        self._tail = Tail(self._dim)
+        self._version = -1
+        self._groups: dict[tuple[str, ...], int] = {}
+        self._present = 0
+        self._leftover: set[int] = set()
+        self._era += 1
+        self._generation += 1
+        self._masks.clear()
+
+    # --- following the table --------------------------------------------------------------------
+
+    def at(self, table: Any, version: int) -> View:
+        """The rows of a table version, given a handle fixed to it."""
+        with self._lock:
+            identity, set_back = self._identity_of(version), _stamp(self._folder / "set-back")
+            known = version == self._version and identity == self._identity
+            if set_back != self._set_back or not (known or version > self._version):
+                self._forget()
+            if self._version < 0:
+                self._load(version)
+            if version > self._version and not self._catch_up(table, version):
+                self._forget()  # rows are there that were taken for gone: the table was set back to an older version
+                self._catch_up(table, version)
+            self._identity, self._set_back = identity, set_back
+            return View(version, self._generation, self._base, self._tail, self._tail.n)
+
+    def is_at(self, version: int) -> bool:
+        with self._lock:
+            return self._version == version and self._identity == self._identity_of(version)
+
+    def _catch_up(self, table: Any, version: int) -> bool:
+        query = table.search()
+        if self._version >= 0:
+            query = query.where(f"_row_last_updated_at_version > {self._version}")
+        for batch in query.select(READ).with_row_id(True).to_batches():
+            self._take(batch)
+            if self._version < 0 and self._tail.n > max(AT_ONCE, len(self._base.columns) // 2):
+                self._absorb()
+        rows = int(table.count_rows())
+        if rows == self._present - len(self._leftover):
+            self._leftover.clear()
+        elif rows != self._present and not self._compare(table, version):
+            return False
+        self._present, self._version = rows, version
+        return True
+
+    def _take(self, batch: Any) -> None:
+        if not batch.num_rows:
+            return
+        columns = {name: batch.column(name) for name in (*READ, "_rowid")}
+        flat = columns["vector"].flatten().to_numpy(zero_copy_only=False)
+        vectors = flat.reshape(-1, self._dim)
+        small, scales, off = shrunk(vectors)
+        versions = columns["_row_last_updated_at_version"].to_numpy(zero_copy_only=False)
+        ids, keys = columns["id"].to_pylist(), columns["document_key"].to_pylist()
+        texts, access = columns["search_text"].to_pylist(), columns["access"].to_pylist()
+        rowids = columns["_rowid"].to_numpy(zero_copy_only=False)
+        self._present += batch.num_rows
+        for i in np.argsort(versions, kind="stable"):
+            key, created = keys[i].encode(), int(versions[i])
+            newest = self._supersede(key, created)
+            self._tail.append(
+                texts[i],
+                rowids=rowids[i],
+                ids=ids[i].encode(),
+                keys=key,
+                groups=self._groups.setdefault(tuple(sorted(access[i])), len(self._groups)),
+                created=created,
+                ended=FOREVER if newest == created else newest,
+                small=small[i],
+                scales=scales[i],
+                off=off[i],
+            )
+            if newest != created:
+                self._leftover.add(int(rowids[i]))
+
+    def _supersede(self, key: bytes, created: int) -> int:
+        """End the rows of a document that came before `created`; the version its newest rows came with."""
+        newest = created
+        for columns, rows in self._places(key):
+            for row in rows:
+                if columns.created[row] < created:
+                    if columns.ended[row] == FOREVER:
+                        columns.ended[row] = created
+                        self._leftover.add(int(columns.rowids[row]))
+                elif columns.ended[row] == FOREVER:
+                    newest = max(newest, int(columns.created[row]))
+        return newest
+
+    def _places(self, key: bytes) -> list[tuple[Any, list[int]]]:
+        return [(self._base.columns, self._base.rows_of(key)), (self._tail.columns, self._tail.rows_of(key))]
+
+    def _compare(self, table: Any, version: int) -> bool:
+        """End the rows the table no longer has. False when it has rows that are not known or were taken for gone."""
+        batches = table.search().select(["_rowid"]).to_batches()
+        read = [batch.column("_rowid").to_numpy(zero_copy_only=False) for batch in batches]
+        there = np.concatenate([np.zeros(0, np.uint64), *read])
+        mine = [np.array(sorted(self._leftover), np.uint64)]
+        for columns in (self._base.columns, self._tail.columns.rows(slice(0, self._tail.n))):
+            counts = columns.ended == FOREVER
+            mine.append(columns.rowids[counts])
+            columns.ended[counts & ~np.isin(columns.rowids, there)] = version
+        self._leftover &= set(there.tolist())
+        return bool(np.isin(there, np.concatenate(mine)).all())
+
+    # --- what a search may see ------------------------------------------------------------------
+
+    def mask(self, view: View, visible: Visible) -> Array:
+        """Which rows of a view pass `visible`. The array is shared: it must not be changed."""
+        with self._lock:
+            key = (visible, view.version, view.generation)
+            held = self._masks.get(key)
+            if held is not None:
+                return held
+            groups = list(self._groups)
+        mask = (view.column("created") <= view.version) & (view.column("ended") > view.version)
+        if visible.labels is not None:
+            open_to = np.array([not group or bool(visible.labels & set(group)) for group in groups] or [False])
+            mask &= open_to[view.column("groups")]
+        if visible.documents is not None:
+            mask &= _rows_of(view, visible.documents)
+        with self._lock:
+            while len(self._masks) >= KEPT_MASKS:
+                del self._masks[next(iter(self._masks))]
+            self._masks[key] = mask
+        return mask
+
+    def rowids_of(self, keys: Collection[str]) -> list[int]:
+        """Every row the table may still hold of these documents, and rows of others that no longer count."""
+        with self._lock:
+            found = set(self._leftover)
+            for key in keys:
+                for columns, rows in self._places(key.encode()):
+                    found.update(int(columns.rowids[row]) for row in rows if columns.ended[row] == FOREVER)
+            return sorted(found)
+
+    def superseded(self) -> frozenset[int]:
+        """Rows that are still in the table and no longer count."""
+        with self._lock:
+            return frozenset(self._leftover)
+
+    # --- between processes ----------------------------------------------------------------------
+
+    def wants_merging(self) -> bool:
+        with self._lock:
+            return self._tail.n > MERGE_ROWS + len(self._base.columns) // MERGE_SHARE
+
+    def merge(self, *, wait: bool = False) -> None:
+        """Make a new segment of all rows in a thread of its own, and keep it for other processes."""
+        with self._lock:
+            if self._merging is None or not self._merging.is_alive():
+                self._merging = threading.Thread(target=self._merge, name="factform-merge", daemon=True)
+                self._merging.start()
+            thread = self._merging
+        if wait:
+            thread.join()
+
+    def forget(self) -> None:
+        """Drop all that is kept, for this and every other process: the table was set back, or must not be told of."""
+        with self._lock:
+            self._forget()
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / "set-back").write_bytes(os.urandom(8))
+
+    def close(self) -> None:
+        """Wait for a segment that is being made."""
+        thread = self._merging
+        if thread is not None:
+            thread.join()
+
+    def _merge(self) -> None:
+        made, about = self._absorb()
+        if made is not None:
+            self._keep(made, about)
+
+    def _absorb(self) -> tuple[Segment | None, dict[str, Any]]:
+        """Put the tail into the segment. Searches and updates go on meanwhile. With what to say of it to others."""
+        with self._lock:
+            era, base, tail, n = self._era, self._base, self._tail, self._tail.n
+            kept = np.concatenate([base.columns.ended, tail.columns.ended[:n]]) == FOREVER
+            about = {"version": self._version, "manifest": self._manifest(self._version), "dim": self._dim}
+            about |= {"groups": [list(group) for group in self._groups], "leftover": sorted(self._leftover)}
+        made = merged(base, tail.frozen(n), kept)
+        with self._lock:
+            if self._era != era:
+                return None, about
+            # What ended while the segment was made did so in the old one.
+            made.columns.ended[:] = np.concatenate([base.columns.ended, self._tail.columns.ended[:n]])[kept]
+            self._base, self._tail = made, self._tail.after(n)
+            self._generation += 1
+            self._masks.clear()
+        return made, about
+
+    def _keep(self, segment: Segment, about: dict[str, Any]) -> None:
+        """Save a segment, unless another process is just doing so. It is derived: a failure costs only time."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                name = str(about["version"])
+                save(segment, self._folder / name, about)
+                for path in self._folder.iterdir():
+                    if path.is_dir() and path.name != name:
+                        shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(handle)
+        except OSError:
+            return
+
+    def _load(self, version: int) -> None:
+        """Start from the newest segment kept by any process that fits the table."""
+        found = self._folder.iterdir() if self._folder.is_dir() else ()
+        numbers = sorted((int(path.name) for path in found if path.name.isdigit()), reverse=True)
+        for number in numbers:
+            kept = load(self._folder / str(number)) if number <= version else None
+            if kept is None or kept[1]["dim"] != self._dim or kept[1]["manifest"] != self._manifest(number):
+                continue
+            self._base, about = kept
+            self._leftover = set(about["leftover"])
+            self._version, self._present = number, len(self._base.columns) + len(self._leftover)
+            self._groups = {tuple(group): i for i, group in enumerate(about["groups"])}
+            return
+
+    def _manifest_path(self, version: int) -> Path | None:
+        names = (f"{2**64 - 1 - version:020d}.manifest", f"{version}.manifest")
+        return next((path for name in names if (path := self._path / "_versions" / name).is_file()), None)
+
+    def _manifest(self, version: int) -> str:
+        """Digest of a version's manifest, "" when it is not there: a version number alone may come twice, when a torn
+        manifest was put aside."""
+        path = self._manifest_path(version)
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
+
+    def _identity_of(self, version: int) -> Any:
+        """What tells cheaply that a version is still the one that was read."""
+        path = self._manifest_path(version)
+        return _stamp(path) if path else None
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_ino, about.st_mtime_ns, about.st_size
+
+
+def _rows_of(view: View, documents: frozenset[str]) -> Array:
+    keys = np.array(sorted(document_key(document).encode() for document in documents), "S32")
+    base = np.zeros(len(view.base.columns), bool)
+    low, high = (np.searchsorted(view.base.sorted_keys, keys, side) for side in ("left", "right"))
+    for start, end in zip(low[high > low], high[high > low], strict=True):
+        base[view.base.order[start:end]] = True
+    return np.concatenate([base, np.isin(view.tail.columns.keys[: view.added], keys)])

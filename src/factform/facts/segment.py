@@ -1,0 +1,273 @@
+"""Rows of the index as arrays that are searched: postings of terms, vectors in 8 bit, and whose each row is.
+
+Knows nothing of tables, readers or scores. A `Segment` never changes but for `ended`; it lies in a folder of `.npy`
+files that are mapped into memory. It is made from the table and can be made again, so its files are not fsynced: their
+checksums are compared when they are opened, and what does not fit is made anew. A `Tail` holds the rows since.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import shutil
+import zlib
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factform.facts import words
+
+Array = NDArray[Any]
+
+FOREVER = np.iinfo(np.int64).max
+KINDS = ("rowids", "ids", "keys", "groups", "lengths", "created", "ended", "small", "scales", "off")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What is known of rows, each an array of one entry a row. A row counts in table versions [created, ended)."""
+
+    rowids: Array  # uint64, the table's stable row ids
+    ids: Array  # S24, chunk ids
+    keys: Array  # S32, document keys
+    groups: Array  # int32, which set of access labels
+    lengths: Array  # int32, terms
+    created: Array  # int64
+    ended: Array  # int64
+    small: Array  # int8 [rows, dim], vectors over `scales`
+    scales: Array  # float32
+    off: Array  # float32, length of the difference between a vector and scale * small
+
+    def __len__(self) -> int:
+        return len(self.rowids)
+
+    def rows(self, which: Array | slice) -> Columns:
+        return Columns(**{name: getattr(self, name)[which] for name in KINDS})
+
+
+def empty(dim: int, room: int = 0) -> Columns:
+    kinds: dict[str, Any] = {"rowids": np.uint64, "ids": "S24", "keys": "S32", "groups": np.int32, "lengths": np.int32}
+    kinds |= {"created": np.int64, "ended": np.int64, "scales": np.float32, "off": np.float32}
+    columns = {name: np.zeros(room, kind) for name, kind in kinds.items()}
+    return Columns(**columns, small=np.zeros((room, dim), np.int8))
+
+
+def joined(parts: Sequence[Columns]) -> Columns:
+    return Columns(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in KINDS})
+
+
+def shrunk(vectors: Array) -> tuple[Array, Array, Array]:
+    """Vectors in 8 bit, their scales, and how far off each is."""
+    scales = np.abs(vectors).max(1, initial=0).astype(np.float32) / 127
+    small = np.rint(vectors / np.maximum(scales, 1e-30)[:, None]).astype(np.int8)
+    rest = vectors.astype(np.float64) - scales.astype(np.float64)[:, None] * small
+    return small, scales, np.sqrt((rest * rest).sum(1)).astype(np.float32)
+
+
+_digest = lru_cache(maxsize=500_000)(words.digest)
+
+
+class Vocabulary:
+    """Words looked for by how they begin or end."""
+
+    def __init__(self, words: Iterable[str]):
+        self.forward = sorted(words)
+        self._backward = sorted(word[::-1] for word in self.forward)
+
+    def __contains__(self, word: str) -> bool:
+        at = bisect_left(self.forward, word)
+        return at < len(self.forward) and self.forward[at] == word
+
+    def beginning(self, start: str) -> Iterator[str]:
+        for at in range(bisect_left(self.forward, start), len(self.forward)):
+            if not self.forward[at].startswith(start):
+                return
+            yield self.forward[at]
+
+    def ending(self, end: str) -> Iterator[str]:
+        turned = end[::-1]
+        for at in range(bisect_left(self._backward, turned), len(self._backward)):
+            if not self._backward[at].startswith(turned):
+                return
+            yield self._backward[at][::-1]
+
+
+class Tail:
+    """Rows that come one by one. Readers use the first `n` they were told of; what is behind may still be growing."""
+
+    def __init__(self, dim: int):
+        self.dim = dim
+        self.n = 0
+        self.columns = empty(dim, 256)
+        self._long: dict[str, None] = {}
+        self._sorted = Vocabulary(())
+        self.by_key: dict[bytes, list[int]] = {}
+        self._terms: dict[int, tuple[list[int], list[int]]] = {}
+
+    def append(self, text: str, **values: Any) -> None:
+        """One row. `values` are its entries in the columns but for the length."""
+        if self.n == len(self.columns):
+            self.columns = joined([self.columns, empty(self.dim, max(256, self.n))])
+        counted = words.terms(text)
+        for name, value in {**values, "lengths": words.length(counted)}.items():
+            getattr(self.columns, name)[self.n] = value
+        for term, count in counted.items():
+            rows, counts = self._terms.setdefault(_digest(term), ([], []))
+            counts.append(min(count, 65_535))
+            rows.append(self.n)
+        self._long.update(dict.fromkeys(words.long_words(text)))
+        self.by_key.setdefault(bytes(values["keys"]), []).append(self.n)
+        self.n += 1
+
+    def postings(self, term: int, n: int) -> tuple[Array, Array]:
+        rows, counts = self._terms.get(term, ((), ()))
+        end = bisect_left(rows, n)
+        return np.array(rows[:end], np.int32), np.array(counts[:end], np.uint16)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        if len(self._sorted.forward) != len(self._long):
+            self._sorted = Vocabulary(list(self._long))
+        return self._sorted
+
+    def rows_of(self, key: bytes) -> list[int]:
+        return list(self.by_key.get(key, ()))
+
+    def frozen(self, n: int) -> Segment:
+        """The first `n` rows as a segment."""
+        pairs = sorted((term, rows, counts) for term, (rows, counts) in list(self._terms.items()))
+        ends = [bisect_left(rows, n) for _, rows, _ in pairs]
+        kept = [(term, rows[:end], counts[:end]) for (term, rows, counts), end in zip(pairs, ends, strict=True) if end]
+        return Segment(
+            self.columns.rows(slice(0, n)),
+            np.array([term for term, _, _ in kept], np.uint64),
+            np.cumsum([0, *(len(rows) for _, rows, _ in kept)], dtype=np.int64),
+            np.fromiter(chain.from_iterable(rows for _, rows, _ in kept), np.int32),
+            np.fromiter(chain.from_iterable(counts for _, _, counts in kept), np.uint16),
+            self.vocabulary,
+        )
+
+    def after(self, n: int) -> Tail:
+        """A tail of the rows from `n` on. (Of the long words, which are not kept by row, it has them all.)"""
+        made = Tail(self.dim)
+        made.columns, made.n = joined([self.columns.rows(slice(n, self.n)), empty(self.dim, 256)]), self.n - n
+        made._long = dict(self._long) if made.n else {}
+        made.by_key = {
+            key: left for key, rows in self.by_key.items() if (left := [row - n for row in rows if row >= n])
+        }
+        for term, (rows, counts) in self._terms.items():
+            if rows[-1] >= n:
+                first = bisect_left(rows, n)
+                made._terms[term] = [row - n for row in rows[first:]], counts[first:]
+        return made
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Rows with their postings: those of `terms[i]` are `posts[starts[i]:starts[i + 1]]`, ordered."""
+
+    columns: Columns
+    terms: Array  # uint64, sorted
+    starts: Array  # int64
+    posts: Array  # int32
+    counts: Array  # uint16
+    vocabulary: Vocabulary  # long words
+
+    order: Array = field(init=False, repr=False)
+    sorted_keys: Array = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "order", np.argsort(self.columns.keys, kind="stable"))
+        object.__setattr__(self, "sorted_keys", self.columns.keys[self.order])
+
+    def postings(self, term: int, n: int) -> tuple[Array, Array]:
+        at = int(np.searchsorted(self.terms, np.uint64(term)))
+        if at == len(self.terms) or int(self.terms[at]) != term:
+            return np.zeros(0, np.int32), np.zeros(0, np.uint16)
+        part = slice(int(self.starts[at]), int(self.starts[at + 1]))
+        return self.posts[part], self.counts[part]
+
+    def rows_of(self, key: bytes) -> list[int]:
+        low, high = (int(np.searchsorted(self.sorted_keys, np.bytes_(key), side)) for side in ("left", "right"))
+        return [int(row) for row in self.order[low:high]]
+
+
+def none(dim: int) -> Segment:
+    number = np.zeros(0, np.int32)
+    return Segment(
+        empty(dim), number.astype(np.uint64), np.zeros(1, np.int64), number, number.astype(np.uint16), Vocabulary(())
+    )
+
+
+def merged(first: Segment, second: Segment, kept: Array) -> Segment:
+    """Both, of whose rows (those of `second` behind) only the `kept` ones stay, in order."""
+    place = np.cumsum(kept, dtype=np.int64) - 1
+    terms = np.concatenate([np.repeat(part.terms, np.diff(part.starts)) for part in (first, second)])
+    posts = np.concatenate([first.posts, second.posts.astype(np.int32) + np.int32(len(first.columns))])
+    counts = np.concatenate([first.counts, second.counts])
+    stays = kept[posts]
+    terms, posts, counts = terms[stays], place[posts[stays]].astype(np.int32), counts[stays]
+    order = np.argsort(terms, kind="stable")
+    unique, starts = np.unique(terms[order], return_index=True)
+    vocabulary = {*first.vocabulary.forward, *second.vocabulary.forward}
+    return Segment(
+        joined([first.columns, second.columns]).rows(kept),
+        unique,
+        np.append(starts, len(terms)).astype(np.int64),
+        posts[order],
+        counts[order],
+        Vocabulary(vocabulary),
+    )
+
+
+def save(segment: Segment, folder: Path, about: dict[str, Any]) -> None:
+    """Write a segment beside its place, then rename it there: it is whole or not there, or its checksums say so."""
+    beside = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    sums = {}
+    for name, array in _arrays(segment).items():
+        np.save(beside / f"{name}.npy", array, allow_pickle=False)
+        sums[name] = zlib.crc32((beside / f"{name}.npy").read_bytes())
+    text = "\n".join(segment.vocabulary.forward).encode()
+    (beside / "vocabulary.txt").write_bytes(text)
+    sums["vocabulary"] = zlib.crc32(text)
+    (beside / "about.json").write_text(json.dumps({**about, "analysis": words.VERSION, "sums": sums}), "utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
+
+
+def load(folder: Path) -> tuple[Segment, dict[str, Any]] | None:
+    """A segment as it was saved, with what was said about it; None when it is torn, changed or of an older analysis."""
+    try:
+        about = json.loads((folder / "about.json").read_text("utf-8"))
+        if about["analysis"] != words.VERSION:
+            return None
+        files = {name: folder / f"{name}.npy" for name in about["sums"] if name != "vocabulary"}
+        arrays = {name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in files.items()}
+        text = (folder / "vocabulary.txt").read_bytes()
+        found = {name: _sum(path) for name, path in files.items()}
+        if {**found, "vocabulary": zlib.crc32(text)} != about["sums"]:
+            return None
+        columns = Columns(**{n: arrays[n] for n in KINDS if n != "ended"}, ended=np.full(len(arrays["ids"]), FOREVER))
+        terms, starts, posts, counts = (arrays[name] for name in ("terms", "starts", "posts", "counts"))
+        return Segment(columns, terms, starts, posts, counts, Vocabulary(text.decode().split())), about
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _arrays(segment: Segment) -> dict[str, Array]:
+    columns = {name: getattr(segment.columns, name) for name in KINDS if name != "ended"}
+    return {**columns, **{name: getattr(segment, name) for name in ("terms", "starts", "posts", "counts")}}
+
+
+def _sum(path: Path) -> int:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return zlib.crc32(data)
