@@ -27,7 +27,7 @@ from factform.facts.visible import Visible, document_key
 
 READ = ["id", "document_key", "access", "search_text", "vector", "_row_last_updated_at_version"]
 
-MERGE_ROWS = 2048
+MERGE_ROWS = 512
 """Rows since the last segment at which a new one is made: some milliseconds of reading for a new process."""
 
 MERGE_SHARE = 50
