@@ -1,8 +1,8 @@
 """How searching behaves as a store grows: latency, recall, memory, disk; how fast one document is found and gone.
 
-Knows nothing of peers. Everything goes through `DataLayer`. The text is generated (words by Zipf's law, 120 a chunk), and
-so are the stored vectors: of each text a unit vector drawn by its hash, so that 100,000 chunks are there in minutes.
-Questions, the documents saved one by one, and reranking use the real default embedder, at its real cost.
+Knows nothing of peers. Everything goes through `DataLayer`. The text is generated (words by Zipf's law, 120 a chunk),
+and so are the stored vectors: of each text a unit vector drawn by its hash, so that 100,000 chunks are there in
+minutes. Questions, the documents saved one by one, and reranking use the real default embedder, at its real cost.
 
     python benchmarks/search_scale.py                 # 1k, 10k and 100k chunks; goes on where it was interrupted
     python benchmarks/search_scale.py --million       # also 1M
