@@ -134,6 +134,16 @@ def test_a_fabricated_quote_or_label_is_refused_even_if_the_grammar_let_it_throu
         assert (got.status, got.answer, citations) == ("refused", None, ())
 
 
+def test_a_token_budget_passes_over_what_does_not_fit() -> None:
+    sizes = {hit.chunk.text: size for hit, size in zip(hits(), (50, 70, 30), strict=True)}
+    found = select(hits(), 2, 100, lambda text: next(n for t, n in sizes.items() if text.endswith(t)))
+    assert [hit.kept for hit in found] == [True, False, True]
+    assert found[1].reason == "over the token budget: 70 tokens, 50 of 100 left"
+    found = select(hits(), 2, 120, lambda text: next(n for t, n in sizes.items() if text.endswith(t)))
+    assert [hit.kept for hit in found] == [True, True, False]
+    assert found[2].reason == "place 3 of 3; the prompt holds 2"
+
+
 def test_a_quote_whose_stored_bytes_changed_is_refused() -> None:
     given = select(hits(), 2)
     outcome = Outcome("answered", "", {"source": "2", "quote": "1,480 euros", "answer": "1,480"})

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from factform.audit.record import AnswerRecord, candidates, generation_facts, prompt_digest, prompt_parts
+from factform.audit.record import AnswerRecord, candidates, generation_facts, prompt_digest, prompt_parts, search_facts
 from factform.errors import Cancelled
 from factform.jsonvalue import value_at, with_value_at
 from factform.model.grammar import Constraint, sole_answer
@@ -77,7 +77,7 @@ def no_place(hit: Hit, start: int, end: int) -> Mapping[str, Any]:
 class Parts:
     """What the flow works with. `verify` reads the stored bytes again and says whether the span holds the quote;
     `digest_of` gives the SHA-256 of a document version's bytes; `write` returns the record's id once it is durable;
-    `place_of` says where a span stands in the original.
+    `place_of` says where a span stands in the original. `count_tokens` is what a budget for passages is counted with.
     """
 
     search: Callable[[str], SearchResult]
@@ -86,6 +86,7 @@ class Parts:
     model: LanguageModel
     write: Callable[[AnswerRecord], str]
     keep_prompt: bool = True
+    count_tokens: Callable[[str], int] | None = None
     place_of: PlaceOf = no_place
 
 
@@ -111,7 +112,8 @@ NO_EVIDENCE = EvidenceUse()
 class Ask:
     """One question and how it is to be answered.
 
-    Without `adapter` the behavior's full instructions go into the prompt. `facts` False asks the model alone. Once
+    Without `adapter` the behavior's full instructions go into the prompt. `facts` False asks the model alone. At most
+    `passages` passages are given to the model, of `passage_tokens` tokens together (0: any number). Once
     `cancel` is set the question is given up: between its stages, and between two steps of writing.
     """
 
@@ -122,6 +124,7 @@ class Ask:
     mode: Mode = "exact"
     passages: int = 4
     max_tokens: int = 160
+    passage_tokens: int = 0
     principal: str | None = None
     evidence: EvidenceUse = NO_EVIDENCE
     cancel: threading.Event | None = None
@@ -133,6 +136,9 @@ class Ask:
         return self.evidence.plain if self.facts else PLAIN
 
 
+NOTHING = SearchResult((), {})
+
+
 @dataclass(frozen=True)
 class Given:
     """What the model is given: every hit with why it was kept or not, the passages of the kept ones, the prompt."""
@@ -142,6 +148,7 @@ class Given:
     prompt: Prompt
     search_ms: Mapping[str, float]
     answerable: float | None = None
+    found: SearchResult = NOTHING
 
 
 @dataclass(frozen=True)
@@ -184,10 +191,10 @@ def check_wanted(ask: Ask) -> None:
 
 def prepare(ask: Ask, parts: Parts) -> Given:
     """Search, select, lay out the passages, render the prompt. Without facts nothing is searched."""
-    found = parts.search(ask.question) if ask.facts else SearchResult((), {})
-    hits = select(found.hits, ask.passages)
+    found = parts.search(ask.question) if ask.facts else NOTHING
+    hits = select(found.hits, ask.passages, ask.passage_tokens, parts.count_tokens)
     passages = as_passages(hits, best_last=ask.adapter is not None, proposals=ask.evidence.proposals)
-    return Given(hits, passages, make_prompt(ask, passages, parts.model.chat), found.ms, found.answerable)
+    return Given(hits, passages, make_prompt(ask, passages, parts.model.chat), found.ms, found.answerable, found)
 
 
 NOTHING_FOUND = Outcome("not_in_documents", "no document matched the question", dict(REFUSAL))
@@ -204,14 +211,28 @@ def refused_before(ask: Ask, given: Given) -> Outcome | None:
     return None
 
 
-def select(hits: Sequence[Hit], passages: int) -> tuple[Hit, ...]:
-    """The same hits, the best `passages` of them marked as kept, the others with the reason they were not."""
-    return tuple(
-        replace(h, kept=True, reason=f"among the best {passages}")
-        if place < passages
-        else replace(h, kept=False, reason=f"place {place + 1} of {len(hits)}; the prompt holds {passages}")
-        for place, h in enumerate(hits)
-    )
+def select(
+    hits: Sequence[Hit], passages: int, tokens: int = 0, count: Callable[[str], int] | None = None
+) -> tuple[Hit, ...]:
+    """The same hits, the best `passages` of them marked as kept, the others with the reason they were not.
+
+    With `tokens` above 0 those kept have at most so many together, as `count` counts them with their headers. One that
+    is too long for what is left is passed over, and a shorter one behind it may take the place.
+    """
+    chosen: list[Hit] = []
+    kept, left = 0, tokens
+    for place, h in enumerate(hits, 1):
+        size = count(f"{h.chunk.header}\n{h.chunk.text}") if tokens and count else 0
+        if kept >= passages:
+            reason = f"place {place} of {len(hits)}; the prompt holds {passages}"
+        elif size > left:
+            reason = f"over the token budget: {size} tokens, {left} of {tokens} left"
+        else:
+            kept, left, reason = kept + 1, left - size, f"among the best {passages}"
+            chosen.append(replace(h, kept=True, reason=reason))
+            continue
+        chosen.append(replace(h, kept=False, reason=reason))
+    return tuple(chosen)
 
 
 def as_passages(hits: Sequence[Hit], *, best_last: bool, proposals: int = 0) -> tuple[Passage, ...]:
@@ -414,6 +435,7 @@ def make_record(
         generation={**(generation_facts(written) if written else {}), **evidence_facts(ask, given, confidence)},
         ms=ms,
         candidates=candidates(given.hits),
+        search=search_facts(given.found),
         documents=tuple({"document": d, "version": v, "sha256": parts.digest_of(d, v)} for d, v in versions),
         citations=citations,
         principal=ask.principal,

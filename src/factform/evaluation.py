@@ -29,6 +29,7 @@ class ArmSettings:
     tuned_mode: Mode = "reuse"
     check_free: bool = True
     evidence: EvidenceUse = NO_EVIDENCE
+    passage_tokens: int = 0
 
 
 def make_arms(names: Sequence[str], settings: ArmSettings, parts: Parts) -> dict[str, Callable[[Case], Observation]]:
@@ -54,6 +55,7 @@ def _arm(settings: ArmSettings, parts: Parts, *, tuned: bool, facts: bool) -> Ca
             facts=facts,
             mode=settings.tuned_mode if tuned else "exact",
             passages=settings.passages,
+            passage_tokens=settings.passage_tokens,
             max_tokens=settings.max_tokens,
             principal="evaluate",
             evidence=settings.evidence,

@@ -167,6 +167,7 @@ class Opened:
             model=self.model,
             write=self.audit.write,
             keep_prompt=self.settings.answer.keep_prompt,
+            count_tokens=self.facts.count_tokens,
             place_of=lambda hit, start, end: self.facts.place_of(hit.chunk.document, hit.chunk.version, start, end),
         )
 

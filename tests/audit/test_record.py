@@ -15,11 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factform.audit import AnswerRecord, AuditLog
-from factform.audit.record import candidates, generation_facts, prompt_digest, prompt_parts, versions
+from factform.audit.record import (
+    DROPPED,
+    candidates,
+    generation_facts,
+    prompt_digest,
+    prompt_parts,
+    search_facts,
+    versions,
+)
 from factform.audit.recordid import LENGTH, RANDOM_BITS, decode, encode, next_id
 from factform.errors import RecordError, StoreBusy
 from factform.ids import sha256_text
-from factform.records import Chunk, Citation, Generation, Hit, Passage, Prompt
+from factform.records import Chunk, Citation, Generation, Hit, Passage, Prompt, SearchResult
 
 CHUNK = Chunk("c1", "lease-7", "v1", 0, 21, "The rent is 1,480 €.", "ab", "Lease")
 
@@ -338,3 +346,21 @@ def test_generation_and_versions_are_plain_json() -> None:
     assert facts["completion_tokens"] == 2
     assert set(versions()) == {"factform", "python", "packages"}
     json.dumps([facts, versions()])
+
+
+def test_what_was_dropped_before_the_hits_is_told_briefly_and_bounded() -> None:
+    dropped = tuple(
+        Hit(i, CHUNK, 0.5, {"dense": 0.123456789}, False, f"place {i}", ranks={"dense": i}) for i in range(2 * DROPPED)
+    )
+    assert search_facts(SearchResult((), {})) == {}
+    told = search_facts(SearchResult((), {}, dropped=dropped, ranking={"depth": 30}, notes=("no rerank",)))
+    assert (told["ranking"], told["notes"], len(told["dropped"])) == ({"depth": 30}, ["no rerank"], DROPPED)
+    assert told["dropped"][3] == {
+        "chunk": CHUNK.id,
+        "document": CHUNK.document,
+        "rank": 3,
+        "scores": {"dense": 0.12346},
+        "ranks": {"dense": 3},
+        "reason": "place 3",
+    }
+    assert len(json.dumps(told)) < 300 * DROPPED

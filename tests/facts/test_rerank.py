@@ -10,11 +10,10 @@ import pytest
 from hash_encoder import HashEncoder
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from factform.facts.embed import Vectors
 from factform.facts.index import Row, search_text
-from factform.facts.rerank import WEIGHT, MaxSimReranker, TokenVectors, maxsim, rerank
+from factform.facts.rerank import EVEN, WEIGHT, MaxSimReranker, TokenVectors, maxsim, rerank
 from factform.facts.search import DEPTH, Asked, Scored
 from factform.facts.store import DataLayer
 from factform.ids import sha256_text
@@ -40,18 +39,28 @@ def scored(key: str, text: str, score: float, title: str = "") -> Scored:
 
 
 @given(st.integers(0, 5), st.lists(st.integers(0, 5), max_size=4), st.integers(0, 99))
-def test_maxsim_is_the_mean_of_best_matches(questions: int, passages: list[int], seed: int) -> None:
+def test_maxsim_is_the_weighted_mean_of_best_matches(questions: int, passages: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     q = rng.normal(size=(questions, 4)).astype(np.float32)
     given = [rng.normal(size=(count, 4)).astype(np.float16) for count in passages]
+    best = [
+        [max((sum(float(a) * float(b) for a, b in zip(x, y, strict=True)) for y in p), default=0.0) for x in q]
+        for p in given
+    ]
+    expected = []
+    for row in best:
+        ahead = [max(column) - sum(column) / len(column) + EVEN for column in zip(*best, strict=True)]
+        expected.append(sum(w * x for w, x in zip(ahead, row, strict=True)) / sum(ahead) if ahead else 0.0)
+    assert maxsim(q, given) == pytest.approx(expected, abs=1e-5)
 
-    def mean_of_best(p: NDArray[np.float16]) -> float:
-        if not len(p) or not len(q):
-            return 0.0
-        best = [max(sum(float(a) * float(b) for a, b in zip(x, y, strict=True)) for y in p) for x in q]
-        return sum(best) / len(best)
 
-    assert maxsim(q, given) == pytest.approx([mean_of_best(p) for p in given], abs=1e-5)
+def test_a_token_that_matches_everywhere_decides_nothing() -> None:
+    the, zebra, other = np.eye(3, dtype=np.float32)
+    question = np.stack([the, zebra])
+    passages = [np.stack([the, zebra * 0.5]), np.stack([the * 0.9, zebra]), np.stack([the, other])]
+    scores = maxsim(question, [p.astype(np.float16) for p in passages])
+    assert scores.index(max(scores)) == 1
+    assert scores[0] - scores[2] > 0.4  # half of the zebra, which is nearly all that counts
 
 
 def test_rerank_mixes_reorders_and_keeps_the_tail() -> None:

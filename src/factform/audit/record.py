@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from factform.ids import sha256_text
-from factform.records import AnswerStatus, Citation, Generation, Hit, Mode, Passage, Prompt
+from factform.records import AnswerStatus, Citation, Generation, Hit, Mode, Passage, Prompt, SearchResult
 
 PACKAGES = ("lancedb", "llguidance", "numpy", "pyarrow", "tokenizers", "torch")
 """Packages whose version can change an answer, and so is part of its record."""
@@ -40,7 +40,7 @@ def _version(package: str) -> str | None:
 class AnswerRecord:
     """Everything needed to see afterwards why this was answered. The log adds `id` and `time`.
 
-    `candidates`, `prompt` and `generation` are made by the functions below. `documents` are the versions that were
+    `candidates`, `search`, `prompt` and `generation` are made below. `documents` are the versions that were
     candidates, as `{"document", "version", "sha256"}`, the digest being that of the version's bytes. `model` and
     `adapter` are digests. `output` is the model's text as it came, `answer` what was released of it.
     `principal` is who asked, `access` the labels they held (None: no access rules were in force).
@@ -62,6 +62,7 @@ class AnswerRecord:
     candidates: tuple[Mapping[str, Any], ...] = ()
     documents: tuple[Mapping[str, str], ...] = ()
     citations: tuple[Citation, ...] = ()
+    search: Mapping[str, Any] = field(default_factory=dict)
     principal: str | None = None
     access: tuple[str, ...] | None = None
     versions: Mapping[str, Any] = field(default_factory=versions)
@@ -81,11 +82,34 @@ def candidates(hits: Sequence[Hit]) -> tuple[dict[str, Any], ...]:
             "scores": dict(hit.scores),
             "score": hit.score,
             "rank": hit.rank,
+            "ranks": dict(hit.ranks),
             "kept": hit.kept,
             "reason": hit.reason,
         }
         for hit in hits
     )
+
+
+DROPPED = 100
+"""Candidates without a place among the hits that a record tells of: what both searches give by default."""
+
+
+def search_facts(found: SearchResult) -> dict[str, Any]:
+    """How candidates were scored, and those that were no hits, briefly, the first of them: a record stays small."""
+    if not found.ranking:
+        return {}
+    dropped = [
+        {
+            "chunk": hit.chunk.id,
+            "document": hit.chunk.document,
+            "rank": hit.rank,
+            "scores": {name: round(score, 5) for name, score in hit.scores.items()},
+            "ranks": dict(hit.ranks),
+            "reason": hit.reason,
+        }
+        for hit in found.dropped[:DROPPED]
+    ]
+    return {"ranking": dict(found.ranking), "notes": list(found.notes), "dropped": dropped}
 
 
 def prompt_digest(prompt: Prompt) -> str:

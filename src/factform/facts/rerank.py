@@ -25,8 +25,11 @@ from factform.facts.search import Asked, Scored, reordered
 from factform.ids import sha256_text
 from factform.records import Chunk
 
-WEIGHT = 0.5
+WEIGHT = 0.4
 """Share of MaxSim in the deciding score; see docs/log.md for what was tried."""
+
+EVEN = 1e-3
+"""Added to the weight of every token of a question: where no token stands out, all weigh the same."""
 
 CACHE_BYTES = 128 << 20
 
@@ -71,23 +74,41 @@ class TokenVectors:
             self._size -= dropped.nbytes
 
 
-def maxsim(question: Vectors, passages: Sequence[NDArray[np.float16]]) -> list[float]:
-    """Of each passage the mean over the question's tokens of the best cosine with any of its tokens (ColBERT's,
-    averaged); 0 where either has none.
+def best_matches(question: Vectors, passages: Sequence[NDArray[np.float16]]) -> Vectors:
+    """The best cosine of each token of the question with any of a passage's tokens, [passages, question's tokens]; 0
+    for a passage of no tokens.
 
     By torch, in the process's thread for computing: numpy's BLAS brings threads of its own, which go on waiting
     actively and take a core from whatever is computed next.
     """
     lengths = [len(passage) for passage in passages]
+    found = np.zeros((len(passages), len(question)), np.float32)
     if not len(question) or not sum(lengths):
-        return [0.0] * len(passages)
+        return found
     tokens = torch.from_numpy(np.concatenate(passages))
 
-    def best() -> list[float]:
+    def best() -> None:
         parts = torch.split(tokens.to(torch.float32) @ torch.from_numpy(question).T, lengths)
-        return [float(part.amax(0).mean()) if len(part) else 0.0 for part in parts]
+        for row, part in enumerate(parts):
+            if len(part):
+                found[row] = part.amax(0).numpy()
 
-    return compute.run(best)
+    compute.run(best)
+    return found
+
+
+def maxsim(question: Vectors, passages: Sequence[NDArray[np.float16]]) -> list[float]:
+    """Of each passage the weighted mean over the question's tokens of its best matches (ColBERT's MaxSim, averaged).
+
+    A token weighs what its best match among the passages has over the mean of all: one that matches everywhere ("the",
+    or the topic all candidates share) decides nothing. That takes the place of the frequencies of words in the whole
+    store, which a reader of a part of it must not see. 0 where either side has no tokens.
+    """
+    best = best_matches(question, passages)
+    if not best.size:
+        return [0.0] * len(passages)
+    weights = best.max(0) - best.mean(0) + EVEN
+    return [float(x) for x in best @ weights / weights.sum()]
 
 
 class Reranker(Protocol):

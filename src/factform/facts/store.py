@@ -220,6 +220,10 @@ class DataLayer:
             return None
         return None if row is None else _info(row)
 
+    def count_tokens(self, text: str) -> int:
+        """Tokens of `text` as the embedder counts them."""
+        return self._encoder.count_tokens(text)
+
     def chunks_of(self, document: str) -> tuple[Chunk, ...]:
         """The chunks of a document's current version, in text order; none for a document that is not there."""
         return tuple(sorted(self._current.get().chunks_of(document), key=lambda chunk: chunk.start))
