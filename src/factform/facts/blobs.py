@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from factform.errors import NotFound, StoreError
-from factform.facts.disk import refused, sync_path
+from factform.facts.disk import failpoint, refused, sync_path
 from factform.ids import sha256
 
 
@@ -92,8 +92,11 @@ def _write(scratch: Path, path: Path, data: bytes) -> None:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
+            failpoint("blob_written")
             os.fsync(file.fileno())
+        failpoint("blob_fsynced")
         temporary.replace(path)
+        failpoint("blob_renamed")
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -12,6 +12,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
+from collections import Counter
 from pathlib import Path
 
 from factform.errors import StoreError
@@ -70,6 +72,19 @@ def errno_in(message: str) -> int | None:
     found = re.search(r"os error (\d+)", message)
     number = int(found[1]) if found else None
     return number if number in REFUSED else None
+
+
+_passed: Counter[str] = Counter()
+
+
+def failpoint(step: str) -> None:
+    """Die here if FACTFORM_FAILPOINT is `step`, or `step:N` when it is passed for the N-th time: how the tests are sure
+    about crashes. Does nothing otherwise."""
+    wanted = os.environ.get("FACTFORM_FAILPOINT")
+    if wanted:
+        _passed[step] += 1
+        if wanted in (step, f"{step}:{_passed[step]}"):
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 # --- the reserve ----------------------------------------------------------------------------

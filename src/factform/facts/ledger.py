@@ -26,7 +26,7 @@ from types import MappingProxyType
 from typing import Any
 
 from factform.errors import StoreBusy, StoreError
-from factform.facts.disk import advice
+from factform.facts.disk import advice, failpoint
 from factform.facts.ledgerlog import LedgerLog
 from factform.ids import canonical_json
 from factform.records import Source
@@ -380,8 +380,11 @@ class Ledger:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection.execute
+                failpoint("ledger_before_log")
                 self._log.append()
+                failpoint("ledger_before_commit")
                 self._connection.execute("COMMIT")
+                failpoint("ledger_after_commit")
             except BaseException:
                 if self._connection.in_transaction:
                     with suppress(sqlite3.Error):  # SQLite rolls back by itself where it could not write

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factform.errors import StoreError
-from factform.facts.disk import refused, sync_path
+from factform.facts.disk import failpoint, refused, sync_path
 from factform.facts.index import Index, Refused
 
 QUARANTINE = "quarantine"
@@ -92,6 +92,7 @@ def sound(folder: Path, name: str, dim: int, durable: int | None) -> Index:
     if index.version() > durable:
         try:
             index.restore(durable)
+            failpoint("index_restored")
         except Refused:
             raise
         except StoreError:
@@ -145,6 +146,7 @@ def _set_aside(manifest: Path, quarantine: Path, table: str) -> None:
     goal = quarantine / f"{table}-version{version}-{time.time_ns() // 1_000_000}.manifest"
     try:
         manifest.replace(goal)
+        failpoint("manifest_set_aside")
     except OSError as error:
         raise refused(f"{manifest} cannot be moved to {quarantine}", error) from error
     for folder in (quarantine, manifest.parent, quarantine.parent):

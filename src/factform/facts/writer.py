@@ -6,14 +6,12 @@ order, are what its promises rest on:
     blob fsynced -> ledger "accepted" -> parse, chunk, embed -> one Lance commit -> fsync -> ledger "indexed" -> receipt
 
 A crash before "accepted" leaves nothing but an unnamed blob; after it, the next writer or `recover` takes the document
-from there again. To prove that, FACTFORM_FAILPOINT=<step> kills the process at a step (names in `tests/facts`).
+from there again. `benchmarks/faults` kills the process at each `failpoint` to prove that.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
@@ -28,7 +26,7 @@ from factform.errors import DocumentError, StoreBusy, StoreError
 from factform.facts import blobs
 from factform.facts.chunk import chunk
 from factform.facts.current import CurrentIndex
-from factform.facts.disk import keep_reserve, release_reserve, sync_upwards
+from factform.facts.disk import failpoint, keep_reserve, release_reserve, sync_upwards
 from factform.facts.embed import Encoder, Vectors
 from factform.facts.index import Index, Refused, Row, remove_tables, search_text
 from factform.facts.ledger import Ledger, VersionRow, WriterLock
@@ -177,7 +175,7 @@ class Writer:
                     receipts.append(Receipt(document, row.version, row.sha256, row.chunks, "removed"))
             if going:
                 self._start_removal(going)
-                _failpoint("remove_after_ledger")
+                failpoint("remove_after_ledger")
                 self._finish_removal()
         return receipts
 
@@ -216,11 +214,11 @@ class Writer:
             index = self._current.create_next()
             report = self._refill(index, progress)
             index.optimize()
-            _failpoint("rebuild_after_fill")
+            failpoint("rebuild_after_fill")
             index.sync()
-            _failpoint("rebuild_before_switch")
+            failpoint("rebuild_before_switch")
             self._current.use(index)
-            _failpoint("rebuild_after_switch")
+            failpoint("rebuild_after_switch")
             self._finish_pending()
             remove_tables(self.folder / "index", index.name)
         return {**report, "seconds": time.perf_counter() - start}
@@ -264,7 +262,7 @@ class Writer:
         going = [*change.extra, *(change.lacking if clean else ())]
         for few in _slices(going, FEW_DELETED):
             index.delete(few)
-        _failpoint("catch_up_after_delete")
+        failpoint("catch_up_after_delete")
         for batch in _slices(rows, BATCH_DOCUMENTS):
             ready = [item for _, item in self._prepare_each(batch) if isinstance(item, _Prepared)]
             if ready:
@@ -273,7 +271,7 @@ class Writer:
         if going:
             index.sync()
         if going or rows:
-            _failpoint("catch_up_before_mark")
+            failpoint("catch_up_before_mark")
             self._ledger.note(self._current.mark())
 
     def _retext(self, ready: Sequence[_Prepared]) -> None:
@@ -326,9 +324,9 @@ class Writer:
         started = {source.document: at for source, at in batch}
         known = {source.document for source in fresh if self._ledger.current(source.document) is not None}
         blobs.put(self._blobs, (source.data for source in fresh))
-        _failpoint("after_blob")
+        failpoint("after_blob")
         rows = self._ledger.accept([(s, version_id(s.data), sha256(s.data)) for s in fresh])
-        _failpoint("after_ledger")
+        failpoint("after_ledger")
         return _Batch(receipts, started, known, list(self._prepare_each(rows)))
 
     def _embed_all(self, batches: Sequence[_Batch]) -> _Embedded:
@@ -379,20 +377,20 @@ class Writer:
             self._current.mark() if ready else None,
             {item.row.seq: (item.places_sha256, item.note) for item in ready},
         )
-        _failpoint("after_indexed")
+        failpoint("after_indexed")
         receipts = {item.row.seq: _receipt(item.row, len(item.chunks), None, item.note) for item in ready}
         receipts |= {row.seq: _receipt(row, 0, error) for row, error in failed}
         return [(receipts[row.seq], visible) for row, _ in found]
 
     def _commit(self, ready: Sequence[_Prepared], rows: Sequence[Row], vectors: Vectors) -> float:
         """Commit; returns when a search could find it. On return it is on disk for good."""
-        _failpoint("after_embed")
+        failpoint("after_embed")
         index = self._current.get()
         index.replace(rows, vectors, [item.row.document for item in ready])
         visible = time.perf_counter()
-        _failpoint("after_commit")
+        failpoint("after_commit")
         index.sync()
-        _failpoint("after_fsync")
+        failpoint("after_fsync")
         return visible
 
     def _prepare_each(self, rows: Iterable[VersionRow]) -> Iterator[tuple[VersionRow, _Prepared | str]]:
@@ -454,20 +452,20 @@ class Writer:
     def _remove_from_index(self, documents: Sequence[str]) -> None:
         index = self._current.get()
         index.delete(documents)
-        _failpoint("remove_after_commit")
+        failpoint("remove_after_commit")
         index.sync()
-        _failpoint("remove_after_fsync")
+        failpoint("remove_after_fsync")
         self._ledger.finish_removal(documents, self._current.mark())
-        _failpoint("remove_after_all")
+        failpoint("remove_after_all")
 
     def _optimize(self) -> None:
         """Tidy the index when it needs it. Until the ledger has the new mark, a crash sets the index back."""
         index = self._current.get()
         if index.wants_optimizing():
             index.optimize()
-            _failpoint("after_optimize")
+            failpoint("after_optimize")
             index.sync()
-            _failpoint("after_optimize_fsync")
+            failpoint("after_optimize_fsync")
             self._ledger.note(self._current.mark())
 
     # --- recovery -------------------------------------------------------------------------------
@@ -501,7 +499,7 @@ class Writer:
         """Open the index at a state that is surely on disk; False when there is none, and it has to be made anew."""
         try:
             self._current.set_back()
-            _failpoint("repair_after_set_back")
+            failpoint("repair_after_set_back")
             self._ledger.note(self._current.mark())
             self._current.get().held()
         except Refused:
@@ -600,9 +598,3 @@ def _unicode(text: str) -> bool:
 def _receipt(row: VersionRow, chunks: int, error: str | None, note: str | None = None) -> Receipt:
     status: ReceiptStatus = "failed" if error else "created"
     return Receipt(row.document, row.version, row.sha256, chunks, status, error=error, note=note)
-
-
-def _failpoint(step: str) -> None:
-    """Die here if FACTFORM_FAILPOINT says so: the tests' way to be sure about crashes. Does nothing otherwise."""
-    if os.environ.get("FACTFORM_FAILPOINT") == step:
-        os.kill(os.getpid(), signal.SIGKILL)
