@@ -18,17 +18,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import kills
+from . import disk, kills, power, shim
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "faults.json"
 
 
 def main() -> None:
     options = _options()
+    if set(SHIMMED) & set(options.parts.split(",")) and not shim.why_not() and shim.LOADED not in os.environ:
+        with tempfile.TemporaryDirectory(prefix="factform-shim-") as built:
+            command = [sys.executable, *sys.orig_argv[1:]]
+            sys.exit(subprocess.run(command, env=shim.environment(shim.compiled(Path(built))), check=False).returncode)
     report: dict[str, Any] = {"environment": environment(options)}
     with tempfile.TemporaryDirectory(prefix="factform-faults-", dir=options.folder) as folder:
         for name in options.parts.split(","):
             start = time.monotonic()
+            without = shim.why_not() if name in SHIMMED else None
+            if without:
+                report[name] = {"skipped": without, "violations": []}
+                continue
             report[name] = PARTS[name](Path(folder) / name, options)
             report[name]["seconds"] = round(time.monotonic() - start, 1)
             print(f"{name}: {json.dumps(report[name])[:1500]}", flush=True)
@@ -64,13 +72,34 @@ def _steps(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return kills.named_kills(folder, options.hits)
 
 
-PARTS = {"kills": _kills, "steps": _steps}
+def _power(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    return power.power_cuts(folder, options.images, options.seed, options.operations)
+
+
+def _fsyncs(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    return power.failing_fsyncs(folder, options.seed, 6, options.every)
+
+
+def _disk(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    return disk.every_write(folder, options.faults.split(","), options.every)
+
+
+def _small(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    return disk.small_disk(folder)
+
+
+PARTS = {"kills": _kills, "steps": _steps, "power": _power, "fsyncs": _fsyncs, "disk": _disk, "small": _small}
+SHIMMED = ("power", "fsyncs", "disk")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--kills", type=int, default=1000, help="processes killed at random moments")
+    parser.add_argument("--images", type=int, default=500, help="power cuts")
+    parser.add_argument("--operations", type=int, default=30, help="operations of the record the power fails in")
+    parser.add_argument("--faults", default=",".join(disk.FAULTS), help="what strikes a write")
+    parser.add_argument("--every", type=int, default=1, help="strike each N-th write only")
     parser.add_argument("--hits", type=int, default=2, help="times each named step is reached before the kill")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", help="where the stores are made (a real disk); default: the temporary folder")

@@ -47,6 +47,9 @@ PHRASE_ROWS = 5_000
 COMMIT = "_row_last_updated_at_version"
 """Lance's own column: the table version a row came with."""
 
+ENDINGS = {".lance": b"LANC", ".manifest": b"LANC", ".arrow": b"ARROW1"}
+"""Last bytes of the files that have such."""
+
 FEW_HASHES = 500
 """Hashes looked for in one query."""
 
@@ -219,6 +222,8 @@ class Index:
         new = present - self._durable
         try:
             for name in sorted(new):
+                if not whole(Path(name)):
+                    raise Refused(f"{name} was not written whole, and nobody was told; {advice(None)}")
                 fsync_path(Path(name))
             for folder in sorted({parent for name in new for parent in _folders(Path(name), self.folder)}):
                 fsync_path(folder)
@@ -469,6 +474,18 @@ def _folders(path: Path, top: Path) -> Iterator[Path]:
         yield parent
         if parent == top:
             return
+
+
+def whole(path: Path) -> bool:
+    """Whether a file of the table ends as it should. Raises OSError when it cannot be read.
+
+    Lance loses the error of a file's last write: the file is cut short on a full disk, and the commit goes on.
+    """
+    magic = ENDINGS.get(path.suffix, b"")
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        file.seek(max(0, size - len(magic)))
+        return size > 0 and file.read(len(magic)) == magic
 
 
 @contextmanager

@@ -9,7 +9,6 @@ empty or half there, and nothing in them tells. The ledger names the last versio
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
@@ -17,11 +16,10 @@ from pathlib import Path
 
 from factform.errors import StoreError
 from factform.facts.disk import failpoint, refused, sync_path
-from factform.facts.index import Index, Refused
+from factform.facts.index import Index, Refused, whole
 
 QUARANTINE = "quarantine"
 NEWEST = (1 << 64) - 1
-MAGIC = b"LANC"
 
 
 @dataclass(frozen=True)
@@ -133,9 +131,7 @@ def _manifests(table: Path) -> list[Path]:
 def _whole(manifest: Path) -> bool:
     """Whether a manifest ends as one should. Raises StoreError when it cannot be read: then it is not torn."""
     try:
-        with manifest.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - len(MAGIC)))
-            return file.read() == MAGIC
+        return whole(manifest)
     except OSError as error:
         raise refused(f"{manifest} cannot be read", error) from error
 
