@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,6 +22,7 @@ class WordEncoder:
 
     dim = DIM
     digest = "words-1"
+    identity: ClassVar[dict[str, str]] = {"model": "words-1"}
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         return np.stack([self.encode_query(text)[0] for text in texts]) if texts else np.zeros((0, DIM), np.float32)

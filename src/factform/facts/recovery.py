@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +83,10 @@ def sound(folder: Path, name: str, dim: int, durable: int | None) -> Index:
     `durable` is its last version known to be on disk, None when nobody knows: then every row is read. Raises
     StoreError when no version of the table can be read: it has to be made anew.
     """
+    table = folder / f"{name}.lance"
+    for manifest in _newer(table, durable or 0):
+        if not _whole(manifest):
+            _set_aside(manifest, folder / QUARANTINE, name)
     index = _opened(folder, name, dim)
     if durable is None:
         index.check()
@@ -98,7 +103,17 @@ def sound(folder: Path, name: str, dim: int, durable: int | None) -> Index:
             index.check()
             index.sync(everything=True)
         index.sync()
+        _forget(table, durable, index.version())
     return index
+
+
+def _forget(table: Path, durable: int, newest: int) -> None:
+    """Take away what was left behind. Nobody was told of these versions, and where their files are damaged inside,
+    Lance would stumble over them at every tidying."""
+    for manifest in _newer(table, durable):
+        if _version(manifest) < newest:
+            with suppress(OSError):
+                manifest.unlink()
 
 
 def quarantined(folder: Path) -> list[str]:
@@ -128,6 +143,14 @@ def _manifests(table: Path) -> list[Path]:
     return sorted((table / "_versions").glob("*.manifest"))
 
 
+def _newer(table: Path, version: int) -> list[Path]:
+    return [path for path in _manifests(table) if _version(path) > version]
+
+
+def _version(manifest: Path) -> int:
+    return NEWEST - int(manifest.stem)
+
+
 def _whole(manifest: Path) -> bool:
     """Whether a manifest ends as one should. Raises StoreError when it cannot be read: then it is not torn."""
     try:
@@ -137,9 +160,8 @@ def _whole(manifest: Path) -> bool:
 
 
 def _set_aside(manifest: Path, quarantine: Path, table: str) -> None:
-    version = NEWEST - int(manifest.stem)
     quarantine.mkdir(parents=True, exist_ok=True)
-    goal = quarantine / f"{table}-version{version}-{time.time_ns() // 1_000_000}.manifest"
+    goal = quarantine / f"{table}-version{_version(manifest)}-{time.time_ns() // 1_000_000}.manifest"
     try:
         manifest.replace(goal)
         failpoint("manifest_set_aside")
