@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import disk, kills, power, shim
+from . import disk, kills, power, ready, shim, writers
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "faults.json"
 
@@ -88,7 +88,25 @@ def _small(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return disk.small_disk(folder)
 
 
-PARTS = {"kills": _kills, "steps": _steps, "power": _power, "fsyncs": _fsyncs, "disk": _disk, "small": _small}
+def _writers(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    folder.mkdir(parents=True)
+    return writers.concurrent(folder, options.processes, options.updates, options.seed)
+
+
+def _ready(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    return ready.ready(folder, options.chunks)
+
+
+PARTS = {
+    "kills": _kills,
+    "steps": _steps,
+    "power": _power,
+    "fsyncs": _fsyncs,
+    "disk": _disk,
+    "small": _small,
+    "writers": _writers,
+    "ready": _ready,
+}
 SHIMMED = ("power", "fsyncs", "disk")
 
 
@@ -100,6 +118,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--operations", type=int, default=30, help="operations of the record the power fails in")
     parser.add_argument("--faults", default=",".join(disk.FAULTS), help="what strikes a write")
     parser.add_argument("--every", type=int, default=1, help="strike each N-th write only")
+    parser.add_argument("--processes", type=int, default=4, help="writers at once")
+    parser.add_argument("--updates", type=int, default=250, help="updates of each writer")
+    parser.add_argument("--chunks", type=int, default=100_000, help="size of the store that has to be ready again")
     parser.add_argument("--hits", type=int, default=2, help="times each named step is reached before the kill")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", help="where the stores are made (a real disk); default: the temporary folder")
