@@ -213,6 +213,7 @@ class Opened:
                 seconds=self.settings.facts.parse_seconds,
                 memory_mb=self.settings.facts.parse_memory_mb,
                 max_bytes=self.settings.facts.max_file_mb << 20,
+                ocr=self.settings.facts.ocr_language if self.settings.facts.ocr == "auto" else "",
             ),
             ranking=Ranking(facts.word_weight, facts.candidates, facts.rerank, facts.rerank_depth),
             cross_encoder=self.open_cross_encoder() if facts.rerank == "cross-encoder" else None,

@@ -52,7 +52,8 @@ class FactsSettings(BaseModel):
     """How documents are read, cut and found. Ids of files are paths relative to `root`, itself relative to the project.
 
     A document that takes longer than `parse_seconds` to be parsed, or more than `parse_memory_mb` beyond what its
-    parser needs for an empty one, fails in its receipt.
+    parser needs for an empty one, fails in its receipt. `ocr` "auto" recognizes the text of PDF pages that are pictures
+    where the program tesseract is installed, in `ocr_language` ("deu+eng" for two); the receipt's note says so.
 
     The best `candidates` by vectors and by words are scored together, words having the share `word_weight`, and the
     first `rerank_depth` of them once more by `rerank`; "cross-encoder" takes `rerank_model` (a folder or hub id).
@@ -73,6 +74,8 @@ class FactsSettings(BaseModel):
     writer_wait_s: float = Field(default=10.0, ge=0)
     parse_seconds: float = Field(default=60.0, gt=0)
     parse_memory_mb: int = Field(default=1024, ge=64)
+    ocr: Literal["auto", "off"] = "auto"
+    ocr_language: str = Field(default="eng", pattern=r"^[A-Za-z0-9_]+(\+[A-Za-z0-9_]+)*$")
 
 
 class AnswerSettings(BaseModel):

@@ -36,8 +36,10 @@ _MAIL_START = re.compile(rb"(?:[A-Za-z][A-Za-z0-9-]*:[ \t][^\n]*\n(?:[ \t][^\n]*
 _HTML_START = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html[\s>])", re.IGNORECASE | re.DOTALL)
 
 
-def parse(source: Source, *, max_bytes: int = 50_000_000) -> Parsed:
+def parse(source: Source, *, max_bytes: int = 50_000_000, ocr: str = "") -> Parsed:
     """Canonical text of `source` with its structure.
+
+    `ocr` is the language in which tesseract recognizes the text of pages that are pictures, "" for not at all.
 
     Blocks are sorted, do not overlap, and every character that is not white space lies in one; page spans cover
     the text. Raises DocumentError, its message the reason, when the bytes are empty, oversized, binary, encrypted
@@ -48,7 +50,7 @@ def parse(source: Source, *, max_bytes: int = 50_000_000) -> Parsed:
     if not source.data:
         raise DocumentError("empty file: 0 bytes")
     kind = media_type(source)
-    layout = _read(kind, source.data, max_bytes)
+    layout = _read(kind, source.data, max_bytes, ocr)
     if not layout.blocks:
         raise DocumentError("no text in the document: it is empty apart from white space and markup")
     title = _title(source, layout, named_by_file=kind in NAMED_BY_FILE)
@@ -150,10 +152,10 @@ def _read_html(data: bytes, max_bytes: int) -> Layout:
     return read_html(decode(data, _stated_charset(data)))
 
 
-def _read_pdf(data: bytes, max_bytes: int) -> Layout:
+def _read_pdf(data: bytes, ocr: str) -> Layout:
     from factform.facts.parse_pdf import read_pdf
 
-    return read_pdf(data)
+    return read_pdf(data, ocr)
 
 
 def _read_docx(data: bytes, max_bytes: int) -> Layout:
@@ -210,7 +212,7 @@ def _read_notebook(data: bytes, max_bytes: int) -> Layout:
     return read_notebook(decode(data))
 
 
-def _read_mail(kind: str, data: bytes, max_bytes: int, *, inner: bool = False) -> Layout:
+def _read_mail(kind: str, data: bytes, max_bytes: int, ocr: str, *, inner: bool = False) -> Layout:
     """A mail, then each attachment of a known format under its name; those of an attached mail are only listed."""
     from factform.facts.parse_mail import read_eml, read_msg
 
@@ -222,16 +224,17 @@ def _read_mail(kind: str, data: bytes, max_bytes: int, *, inner: bool = False) -
         if known is None or not attachment.data:
             continue
         left -= len(attachment.data)
-        parts.append(_read_attachment(known, attachment.name, attachment.data, left))
+        parts.append(_read_attachment(known, attachment.name, attachment.data, left, ocr))
     return joined(parts, mail.layout.title)
 
 
-def _read_attachment(kind: str, name: str, data: bytes, left: int) -> Layout:
+def _read_attachment(kind: str, name: str, data: bytes, left: int, ocr: str) -> Layout:
     heading, blocks = assemble([Piece("heading", f"Attachment: {squeeze(name)}", 2)])
     try:
         if left < 0:
             raise DocumentError("the mail is larger than the limit by then")
-        layout = _read_mail(kind, data, left, inner=True) if kind in _MAILS else _READERS[kind](data, left)
+        inner = kind in _MAILS
+        layout = _read_mail(kind, data, left, ocr, inner=True) if inner else _read(kind, data, left, ocr)
         layout = with_pages(layout)
     except DocumentError as error:  # one attachment that cannot be read does not keep the mail out
         text, failed = assemble([Piece("paragraph", f"(not read: {error})")])
@@ -239,8 +242,10 @@ def _read_attachment(kind: str, name: str, data: bytes, left: int) -> Layout:
     return placed(joined([Layout(heading, blocks), layout]), "attachment", name)
 
 
-def _read(kind: str, data: bytes, max_bytes: int) -> Layout:
-    return _read_mail(kind, data, max_bytes) if kind in _MAILS else _READERS[kind](data, max_bytes)
+def _read(kind: str, data: bytes, max_bytes: int, ocr: str) -> Layout:
+    if kind in _MAILS:
+        return _read_mail(kind, data, max_bytes, ocr)
+    return _read_pdf(data, ocr) if kind == "pdf" else _READERS[kind](data, max_bytes)
 
 
 _MAILS = ("eml", "msg")
@@ -248,7 +253,6 @@ _READERS: dict[str, Callable[[bytes, int], Layout]] = {
     "markdown": _read_markdown,
     "text": _read_plain,
     "html": _read_html,
-    "pdf": _read_pdf,
     "docx": _read_docx,
     "pptx": _read_pptx,
     "xlsx": _read_xlsx,

@@ -1,13 +1,12 @@
 """PDF into text in reading order: characters from PDFium, put together by `pdf_layout`.
 
-Knows nothing of other formats or chunks. PDFium is not thread-safe: everything that touches it holds one lock.
+Knows nothing of other formats or chunks. PDFium is not thread-safe: `pdf_file` has the lock for it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import math
-import threading
 from collections import Counter
 from dataclasses import dataclass
 
@@ -16,27 +15,30 @@ import pypdfium2.raw as pdfium
 
 from factform.errors import DocumentError
 from factform.facts.layout import Layout, assemble
+from factform.facts.pdf_file import LOCK, flatten, open_pdf
 from factform.facts.pdf_layout import Glyph, heading_styles, page_lines, page_pieces
+from factform.facts.pdf_ocr import Recognized, page_of_words, recognize_pages
 from factform.facts.places import glyph_places
 from factform.records import Block, PageSpan, Place
 
-LOCK = threading.Lock()
 _UNKNOWN = "\ufffd"
-_TAIL = 2048
-"""Bytes at the end of a file in which its end marker must stand (viewers look through 1,024)."""
 
 
-def read_pdf(data: bytes) -> Layout:
+def read_pdf(data: bytes, ocr: str = "") -> Layout:
     """Layout of a PDF with a span for each page, empty for a page without text.
 
     Glyphs without a character are kept as U+FFFD; a file in which they are more than a fifth is refused, because
-    its text layer says nothing.
+    its text layer says nothing. The text of pages that are pictures is recognized in the language `ocr`, where that is
+    given and tesseract is installed; the layout's note says so, or that they were not read.
     """
     if b"%PDF-" not in data[:1024]:
         raise DocumentError("not a PDF file: no %PDF- at its start")
     with LOCK:
         pages, title = _read_pages(data)
-    _check_text(pages)
+    pictures = tuple(n for n, p in enumerate(pages, 1) if p.has_image and all(g.char.isspace() for g in p.glyphs))
+    recognized = recognize_pages(data, pictures, ocr)
+    if not recognized.pages:
+        _check_text(pages, recognized)
     lines = [page_lines(p.glyphs) for p in pages]
     every = [line for page in lines for line in page]
     headings = heading_styles(every)
@@ -50,13 +52,16 @@ def read_pdf(data: bytes) -> Layout:
         text, found = assemble(pieces, at)
         for block, piece in zip(found, pieces, strict=True):
             places += glyph_places(text[block.start - at : block.end - at], piece.glyphs, block.start)
+        if number in recognized.pages:
+            text, found, boxes = page_of_words(recognized.pages[number], at)
+            places += boxes
         if text:
             text += "\n\n"
         texts.append(text)
         blocks += found
         spans.append(PageSpan(number, at, at + len(text)))
         at += len(text)
-    return Layout("".join(texts), tuple(blocks), title, tuple(spans), tuple(places))
+    return Layout("".join(texts), tuple(blocks), title, tuple(spans), tuple(places), recognized.note)
 
 
 @dataclass(frozen=True)
@@ -80,23 +85,6 @@ def _read_pages(data: bytes) -> tuple[list[_Page], str | None]:
         document.close()
 
 
-def open_pdf(data: bytes) -> pypdfium2.PdfDocument:
-    """Raises DocumentError for a file that is encrypted, damaged or cut short."""
-    try:
-        document = pypdfium2.PdfDocument(data)
-    except pypdfium2.PdfiumError as error:
-        if getattr(error, "err_code", None) == pdfium.FPDF_ERR_PASSWORD:
-            raise DocumentError(
-                "encrypted PDF: it opens only with a password; remove it and add the file again"
-            ) from error
-        raise DocumentError(f"damaged or truncated PDF: {error}") from error
-    if b"%%EOF" not in data[-_TAIL:]:
-        # PDFium rebuilds what is left of such a file, and the pages that are not left are lost without a word.
-        document.close()
-        raise DocumentError(f"truncated PDF: no %%EOF in its last {_TAIL} bytes; fetch the whole file again")
-    return document
-
-
 def _read_page(document: pypdfium2.PdfDocument, index: int) -> _Page:
     try:
         flatten(document, index)
@@ -112,16 +100,6 @@ def _read_page(document: pypdfium2.PdfDocument, index: int) -> _Page:
             page.close()
     except pypdfium2.PdfiumError as error:
         raise DocumentError(f"damaged PDF: page {index + 1} of {len(document)} cannot be read ({error})") from error
-
-
-def flatten(document: pypdfium2.PdfDocument, index: int) -> None:
-    """Makes what is filled into a page's form fields part of its text; the document is changed in memory only."""
-    page = document[index]
-    try:
-        if page.formenv and pdfium.FPDFPage_GetAnnotCount(page) > 0:
-            page.flatten()
-    finally:
-        page.close()
 
 
 def _read_glyphs(text: pypdfium2.PdfTextPage) -> list[Glyph]:
@@ -193,11 +171,11 @@ def page_character(code: int) -> str:
     return chr(code)
 
 
-def _check_text(pages: list[_Page]) -> None:
+def _check_text(pages: list[_Page], recognized: Recognized) -> None:
     counts = Counter(g.char for p in pages for g in p.glyphs if not g.char.isspace())
     if not counts:
         if any(p.has_image for p in pages):
-            raise DocumentError(f"scanned PDF without a text layer ({len(pages)} page(s)): run OCR and add the result")
+            raise DocumentError(f"scanned PDF without a text layer ({len(pages)} page(s)): {recognized.remedy}")
         raise DocumentError(f"empty PDF: no text in {len(pages)} page(s), and no image that might hold any")
     total = counts.total()
     if counts[_UNKNOWN] * 5 > total:

@@ -1,6 +1,6 @@
 """Boxes around glyphs of a PDF, read again from the original where a quote of it is cited.
 
-Knows nothing of layout or stores. Holds the lock of `parse_pdf`, because PDFium is not thread-safe.
+Knows nothing of layout or stores. Holds the lock of `pdf_file`, because PDFium is not thread-safe.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import pypdfium2.raw as pdfium
 
 from factform.errors import DocumentError
 from factform.facts.layout import lowered, raised
-from factform.facts.parse_pdf import LOCK, flatten, open_pdf, page_character
+from factform.facts.parse_pdf import page_character
+from factform.facts.pdf_file import LOCK, flatten, open_pdf
 from factform.facts.places import Box, around
 
 Run = tuple[int, int, int, int]

@@ -47,6 +47,7 @@ class Limits:
     seconds: float = 60.0
     memory_mb: int = 1024
     max_bytes: int = 50_000_000
+    ocr: str = ""  # language of the text recognized in pages that are pictures; "": none is
     workers: int = 0  # 0: one for each core, up to four
 
 
@@ -211,7 +212,7 @@ class Sandbox:
 
     def _ask(self, source: Source) -> Reply:
         limits = self.limits
-        request = Request(source.name, source.media_type, source.title, limits.max_bytes)
+        request = Request(source.name, source.media_type, source.title, limits.max_bytes, limits.ocr)
         worker = self._take()
         try:
             # A worker cannot make more than it may hold, so a longer answer is no honest one.

@@ -38,6 +38,7 @@ class Request:
     media_type: str | None
     title: str | None
     max_bytes: int
+    ocr: str
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def main() -> None:
 def _parsed(request: Request, data: bytes, limit: int) -> Reply:
     source = Source("", data, request.name, request.media_type, request.title)
     try:
-        return Reply("parsed", "", parse(source, max_bytes=request.max_bytes))
+        return Reply("parsed", "", parse(source, max_bytes=request.max_bytes, ocr=request.ocr))
     except DocumentError as error:
         return Reply("memory", "", None) if _peak() > NEARLY * limit else Reply("refused", str(error), None)
     except (MemoryError, RecursionError) as error:
