@@ -42,15 +42,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "encoded": VOCABULARY | {"settings", "model"},
     "answer": VOCABULARY | {"model", "audit"},
     "evaluation": VOCABULARY | {"answer", "measure"},
+    "fitting": VOCABULARY | {"facts", "measure"},
     "tuning": VOCABULARY | {"form", "measure", "model"},
     "opened": VOCABULARY | {"settings", "facts", "model", "audit", "answer", "encoded"},
     "documents": VOCABULARY | {"settings", "sources", "facts", "opened", "intake", "sync", "watch"},
     "care": VOCABULARY | {"settings", "facts", "model", "form", "audit", "documents", "int8"},
     "backup": VOCABULARY | {"settings", "facts", "audit"},
     "project": VOCABULARY
-    | {"settings", "facts", "model", "form", "audit", "measure", "answer", "evaluation", "tuning"}
+    | {"settings", "facts", "model", "form", "audit", "measure", "answer", "evaluation", "tuning", "fitting"}
     | {"care", "opened"},
-    "cli": VOCABULARY | {"settings", "facts", "model", "form", "audit", "measure", "tuning", "project", "backup"},
+    "cli": VOCABULARY
+    | {"settings", "facts", "model", "form", "audit", "measure", "tuning", "fitting", "project", "backup"},
     "__main__": {"cli"},
 }
 """Each room and what it may import beside itself. Imports under TYPE_CHECKING count like any other: a room that names

@@ -22,6 +22,7 @@ from factform.records import AdapterInfo, Answer, Behavior, Case, Mode
 from factform.settings import FILE, TEMPLATE, load_settings
 
 if TYPE_CHECKING:
+    from factform.fitting import FitReport
     from factform.form.gate import Verdict
     from factform.measure.evaluate import AnswersReport
     from factform.measure.retrieval import RetrievalReport
@@ -285,6 +286,31 @@ class Project(Care):
             k=k,
             progress=lambda done, of: self.report("evaluate", done, of, ""),
         )
+
+    def tune_retrieval(self, cases: Path | str | Sequence[Case], *, apply: bool = False, seed: int = 0) -> FitReport:
+        """Fit the words' weight and the depth of reranking on cases that name their documents, cross-validated.
+
+        With `apply` the fitted values go into factform.toml, if they are better on held-out cases and only then.
+        """
+        from factform.fitting import fit_ranking, with_values
+        from factform.measure.cases import read_cases
+
+        read = read_cases(cases) if isinstance(cases, Path | str) else tuple(cases)
+        found = fit_ranking(
+            read,
+            self.facts.rankings,
+            default=self.facts.ranking,
+            seed=seed,
+            progress=lambda done, of: self.report("tune", done, of, ""),
+        )
+        if apply and found.better:
+            path = self.folder / FILE
+            values = {"word_weight": found.fitted.word_weight, "rerank_depth": found.fitted.depth}
+            text = with_values(path.read_text("utf-8"), "facts", values)
+            fresh = path.with_name(f".{FILE}.new")
+            fresh.write_text(text, "utf-8")
+            fresh.replace(path)
+        return found
 
     # --- inside -------------------------------------------------------------------------------
 

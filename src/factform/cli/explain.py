@@ -1,4 +1,4 @@
-"""Why a search found what it found, as people read it: a row for each candidate.
+"""Why a search found what it found, and what fitting it brought, as people read it.
 
 Knows nothing of how candidates are scored: the stages are whatever the hits name.
 """
@@ -12,6 +12,9 @@ from factform.records import Hit, SearchResult
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from factform.fitting import FitReport
+    from factform.measure.intervals import Interval
 
 
 def show_explained(console: Console, result: SearchResult) -> None:
@@ -36,3 +39,21 @@ def _cell(hit: Hit, stage: str) -> str:
         return ""
     rank = hit.ranks.get(stage)
     return f"{hit.scores[stage]:.3f}" + (f" ({rank})" if rank else "")
+
+
+def show_fit(console: Console, found: FitReport, applied: bool) -> None:
+    """What is set beside what was fitted, on cases held out, and what follows from it."""
+    told = f"word_weight {found.fitted.word_weight:g}, rerank_depth {found.fitted.depth}"
+    console.print(f"fitted on {found.n} cases ({found.skipped} skipped), {found.folds} folds: {told}")
+    console.print(f"nDCG@10 as set {_interval(found.default)}, fitted and held out {_interval(found.held_out)}")
+    console.print(f"difference {_interval(found.difference)}")
+    if not found.better:
+        console.print("The default is as good: nothing to change.")
+    elif applied:
+        console.print("Written to factform.toml, section facts.")
+    else:
+        console.print("Better: repeat with --apply to write it to factform.toml.")
+
+
+def _interval(found: Interval) -> str:
+    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"

@@ -5,12 +5,14 @@ Knows nothing of training or of what a verdict rests on.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from factform import records
 from factform.cli import show
+from factform.cli.explain import show_fit
 from factform.cli.options import HERE, AdapterOption, BehaviorArgument, JsonOption, ProjectOption
 from factform.cli.run import FAILED, NOT_PROMOTED, emit, opened
 from factform.errors import BehaviorError
@@ -27,19 +29,39 @@ def tune(
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", help="Seed (default: as in factform.toml).")
     ] = None,
+    cases: Annotated[
+        Path | None,
+        typer.Option("--cases", metavar="FILE", help="With the name retrieval: cases to fit the search on."),
+    ] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Write fitted values to factform.toml if better.")] = False,
     project: ProjectOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
     """Train an adapter on a behavior's examples and register it. Promoting it is another step.
 
-    Interrupted, the same command goes on from the last checkpoint.
+    Interrupted, the same command goes on from the last checkpoint. With --cases, `tune retrieval` fits the words' weight
+    and the depth of reranking instead, and says on held-out cases whether that is better than what is set.
 
     Example: factform tune desk --epochs 2
     """
+    if cases is not None:
+        _tune_retrieval(name, cases, apply, seed or 0, project, as_json)
+        return
+    if apply:
+        raise typer.BadParameter("it belongs to `factform tune retrieval --cases FILE`", param_hint="--apply")
     with opened(project, as_json) as p:
         report = p.tune(name, steps=steps, epochs=epochs, seed=seed)
     value = {**records.as_json(report), "adapter": adapter_json(report.adapter)}
     emit(value, as_json, lambda console: show.tuned(console, report))
+
+
+def _tune_retrieval(name: str, cases: Path, apply: bool, seed: int, project: Path, as_json: bool) -> None:
+    if name != "retrieval":
+        raise typer.BadParameter("it belongs to `factform tune retrieval`", param_hint="--cases")
+    with opened(project, as_json) as p:
+        report = p.tune_retrieval(cases, apply=apply, seed=seed)
+    applied = apply and report.better
+    emit({**report.as_json(), "applied": applied}, as_json, lambda console: show_fit(console, report, applied))
 
 
 def gate(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -187,6 +187,19 @@ class DataLayer:
             ranking={**asdict(self.ranking), "rerank": by.name if by and not notes else "none"},
             notes=notes,
         )
+
+    def rankings(self, question: str, choices: Sequence[Ranking]) -> list[list[str]]:
+        """The documents of the candidates in order, under each of `choices`; all take the same candidates."""
+        asked = Asked(printable(question), *self._encoder.encode_query(printable(question)))
+        found = self._candidates(asked.text, asked.vector, max(c.candidates for c in choices), Visible(None))
+        hidden = set(self._ledger.removing())
+        seen = [item for item in found if item.row.chunk.document not in hidden]
+        orders = []
+        for choice in choices:
+            fused = fuse(seen, asked.vector, choice.word_weight)
+            scored, _ = reranked(fused, asked, self._reranker, choice.depth)
+            orders.append([item.row.chunk.document for item in scored])
+        return orders
 
     def _named(self, cross_encoder: CrossEncoder | None) -> Reranker | None:
         """The reranker that the settings name."""
