@@ -39,7 +39,7 @@ def tune(
 ) -> None:
     """Train an adapter on a behavior's examples and register it. Promoting it is another step.
 
-    Interrupted, the same command goes on from the last checkpoint. With --cases, `tune retrieval` fits the words' weight
+    Interrupted, the same command goes on from the last checkpoint. `tune retrieval --cases FILE` fits the words' weight
     and the depth of reranking instead, and says on held-out cases whether that is better than what is set.
 
     Example: factform tune desk --epochs 2
