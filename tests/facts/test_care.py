@@ -203,3 +203,17 @@ def test_mending_gives_up_on_two_bytes_and_on_large_files() -> None:
     assert mend(b"\1\1" + data[2:], sha256(data)) is None
     large = bytes(1 << 20)
     assert mend(b"\1" + large[1:], sha256(large)) is None
+
+
+def test_lost_places_are_told_and_taken_from_the_original_again(tmp_path: Path) -> None:
+    with DataLayer.open(tmp_path / "state", HashEncoder()) as layer:
+        (receipt,) = layer.add([Source("prices", b"Part,EUR\nBolt,5\n", "prices.csv")])
+        assert receipt.version
+        (row,) = layer.history("prices")
+    assert row.places_sha256
+    blobs.blob_path(tmp_path / "state" / "blobs", row.places_sha256).unlink()
+    assert problems(tmp_path / "state") == {"places"}
+    assert [action.document for action in repair(tmp_path / "state")] == ["prices"]
+    assert problems(tmp_path / "state") == set()
+    with DataLayer.open(tmp_path / "state", HashEncoder()) as layer:
+        assert layer.place_of("prices", receipt.version, 15, 20) == {"row": 2}

@@ -21,6 +21,7 @@ from factform.facts.disk import fsync_path
 from factform.facts.ledger import Ledger, VersionRow, WriterLock, migrations
 from factform.facts.mend import mend
 from factform.facts.parse import parse
+from factform.facts.places import encode_places
 from factform.ids import sha256
 
 Original = Callable[[VersionRow], bytes | None]
@@ -126,6 +127,11 @@ def repair_blobs(folder: Path, rows: Sequence[VersionRow], original: Original, p
         if digest in bad and (how := _mend_blob(folder, digest, lambda row=row: _read_again(store, row))):  # type: ignore[misc]
             bad.discard(digest)
             done.append(Action(f"the canonical text of version {row.version} was {how}", row.document))
+    for row in rows:
+        digest = row.places_sha256
+        if digest in bad and (how := _mend_blob(folder, digest, lambda row=row: _places_again(store, row))):  # type: ignore[misc]
+            bad.discard(digest)
+            done.append(Action(f"what places version {row.version} has in its original was {how}", row.document))
     return done
 
 
@@ -152,6 +158,14 @@ def _read_again(store: Path, row: VersionRow) -> bytes | None:
     """The canonical text as its original gives it now."""
     try:
         return parse(row.source(blobs.get(store, row.sha256))).text.encode("utf-8")
+    except (DocumentError, FactformError, UnicodeEncodeError):
+        return None
+
+
+def _places_again(store: Path, row: VersionRow) -> bytes | None:
+    """The places of its text as its original gives them now."""
+    try:
+        return encode_places(parse(row.source(blobs.get(store, row.sha256))))
     except (DocumentError, FactformError, UnicodeEncodeError):
         return None
 
