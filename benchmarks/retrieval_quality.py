@@ -2,7 +2,7 @@
 
     python benchmarks/retrieval_quality.py --data DATA --cache build/retrieval      # the sets that are reported
     python benchmarks/retrieval_quality.py --data DATA --cache build/retrieval --choosing
-    python benchmarks/retrieval_quality.py --render             # the tables of docs/design/retrieval.md
+    python benchmarks/retrieval_quality.py --render             # the tables of docs/design/ranking.md
 
 DATA is the folder of public sets beside the checkout; without it there is nothing to measure. Corpora are taken in by
 the data layer itself, embedded once and kept in the cache, so that another way of ranking costs seconds. Nothing is
@@ -37,7 +37,7 @@ from factform.records import as_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "retrieval_quality.json"
-PAGE = ROOT / "docs" / "design" / "retrieval.md"
+PAGE = ROOT / "docs" / "design" / "ranking.md"
 METRICS: Mapping[str, Callable[[Sequence[str], Mapping[str, int]], float]] = {
     "ndcg@10": lambda order, grades: ndcg_at(order, grades, 10),
     "recall@50": lambda order, grades: recall_at(order, grades, 50),
@@ -153,13 +153,12 @@ def _cell(cell: Mapping[str, float], sign: str = "") -> str:
 
 
 def write_page() -> None:
-    """The tables between their marks in docs/design/retrieval.md."""
+    """The tables between their marks in docs/design/ranking.md."""
     text = PAGE.read_text("utf-8")
-    for mark, path in (("reported", RESULT), ("choosing", RESULT.with_name("retrieval_choosing.json"))):
-        start, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
-        if path.is_file() and start in text:
-            before, _, rest = text.partition(start)
-            text = f"{before}{start}\n{render(json.loads(path.read_text('utf-8')))}\n{end}{rest.partition(end)[2]}"
+    start, end = "<!-- reported -->", "<!-- end of reported -->"
+    before, _, rest = text.partition(start)
+    table = render(json.loads(RESULT.read_text("utf-8")))
+    text = f"{before}{start}\n{table}\n{end}{rest.partition(end)[2]}"
     PAGE.write_text(text, "utf-8")
 
 
