@@ -5,23 +5,141 @@ Knows nothing of answers or of what a document says. Everything is looked at, al
 
 from __future__ import annotations
 
+import json
 import platform
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factform.documents import Documents
-from factform.errors import BehaviorError, FactformError
+from factform.errors import BehaviorError, FactformError, StoreBusy
 from factform.records import as_json
 
 if TYPE_CHECKING:
     from factform.facts.care import Check, Place
     from factform.facts.care_repair import Action
+    from factform.facts.store import DataLayer
+
+
+CACHES = ("kv/blocks", "cache", "training", "reports", "quarantine")
+"""Folders of `.factform` that may hold words of any document and can be made again, or are damaged copies."""
+
+STEPS = ("index", "blobs", "records", "caches", "ledger", "free pages")
+"""Steps of an erasure, in order."""
+
+UNREACHED = (
+    "backups made before, wherever they are",
+    "snapshots of the file system, and what a disk keeps of files that were deleted (encrypt the disk to be sure)",
+    "answers, exports and reports that left the project",
+)
+"""What no erasure inside a project can reach."""
+
+
+@dataclass(frozen=True)
+class ErasureReport:
+    """What an erasure removed, and what it could not reach. A token stands in the ledger for each document."""
+
+    documents: tuple[str, ...]
+    tokens: tuple[str, ...]
+    versions: int
+    files: int
+    bytes: int
+    shared: int
+    unnamed: int
+    records_erased: int
+    records_shortened: int
+    folders: tuple[str, ...]
+    not_reached: tuple[str, ...]
 
 
 class Care(Documents):
     """A project's health."""
+
+    def erase(self, documents: Sequence[str]) -> ErasureReport:
+        """Take documents out with every byte that was made of them, in all versions; it cannot be undone.
+
+        Raises NotFound, before anything is changed, for one that never was there. Interrupted, it is finished when the
+        project's documents are next opened.
+        """
+        facts = self.facts
+        facts.eraser().begin(list(dict.fromkeys(documents)))
+        return self._finish_erasure(facts)
+
+    @cached_property
+    def facts(self) -> DataLayer:
+        """The data layer. An erasure that was interrupted is finished first, unless another process writes just now."""
+        facts = self.open_facts(for_rebuild=False)
+        try:
+            if facts.eraser().marked() is not None:
+                self._finish_erasure(facts)
+        except StoreBusy:
+            pass
+        except BaseException:
+            facts.close()
+            raise
+        return facts
+
+    def _finish_erasure(self, facts: DataLayer) -> ErasureReport:
+        from factform.facts.erase import clear_folders
+
+        eraser = facts.eraser()
+        sources = [
+            row.document for row in eraser.rows() if (self.folder / self.settings.facts.root / row.document).is_file()
+        ]
+        adapters = self._adapters_since([row.accepted_at for row in eraser.rows()])
+        examples = self._examples_naming(set(eraser.marked() or ()))
+        erased = eraser.erase_bytes(self._erasing)
+        self._erasing("records")
+        whole, part = self.audit.erase(erased.documents, erased.names) if erased.documents else (0, 0)
+        self._erasing("caches")
+        self.encoded.clear()
+        facts.forget_memory()
+        folders = clear_folders(self.state, CACHES)
+        tokens = eraser.forget(self._erasing)
+        told = [f"{name}: the file it came from is still there" for name in dict.fromkeys(sources)]
+        told += [
+            f"adapter {name} was tuned while it was there: tune again if it may have learnt from it"
+            for name in adapters
+        ]
+        told += [f"{name}: examples or cases name it" for name in examples]
+        return ErasureReport(
+            documents=erased.documents,
+            tokens=tokens,
+            versions=erased.versions,
+            files=erased.files,
+            bytes=erased.bytes,
+            shared=erased.shared,
+            unnamed=erased.unnamed,
+            records_erased=whole,
+            records_shortened=part,
+            folders=tuple(folders),
+            not_reached=(*told, *UNREACHED),
+        )
+
+    def _erasing(self, step: str) -> None:
+        self.report("erase", STEPS.index(step), len(STEPS), step)
+
+    def _adapters_since(self, accepted: Sequence[str]) -> list[str]:
+        """Adapters registered after the first of these moments."""
+        from factform.form import registry
+
+        with suppress(FactformError):
+            infos = registry.list_adapters(self.adapters_folder)
+            return [info.name for info in infos if accepted and info.created >= min(accepted)[:19]]
+        return []
+
+    def _examples_naming(self, documents: set[str]) -> list[str]:
+        """Files of behaviors in which one of the documents is named; they are the user's, so they are left alone."""
+        found = []
+        for path in sorted((self.folder / "behaviors").glob("*/*.jsonl")):
+            text = path.read_text("utf-8", "replace")
+            if any(json.dumps(document) in text or document in text for document in documents):
+                found.append(path.relative_to(self.folder).as_posix())
+        return found
 
     def doctor(self, *, quick: bool = False, repair: bool = False) -> dict[str, Any]:
         """What a person who looks after the project wants to know; `problems` is empty when all is well.

@@ -17,7 +17,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from factform.audit import erase
 from factform.audit.record import AnswerRecord
 from factform.audit.recordid import next_id
 from factform.errors import RecordError, StoreBusy
@@ -64,17 +65,31 @@ class AuditLog:
 
     def write(self, record: AnswerRecord) -> str:
         """Append `record` and return its id: only after the commit is on disk, so release the answer after this."""
-        body = as_json(record)
         with self._transaction() as db:
-            last = db.execute("SELECT id, link FROM record ORDER BY seq DESC LIMIT 1").fetchone()
-            last_id, previous = last or (None, GENESIS)
-            now = time.time_ns() // 1_000_000
-            record_id, moment = _next(now, last_id), _iso(now)
-            data = _encode({**body, "id": record_id, "time": moment})
-            leaf = sha256(data)
-            row = (record_id, moment, data, leaf, previous, _link(previous, leaf))
-            db.execute("INSERT INTO record (id, time, record, leaf, previous, link) VALUES (?, ?, ?, ?, ?, ?)", row)
-        return record_id
+            return _append(db, as_json(record), "answer")
+
+    def erase(self, documents: Collection[str], words: Collection[str]) -> tuple[int, int]:
+        """Take what records hold of `documents` out of them; `words` are their names and titles.
+
+        Returns how many records lost their content and how many only some entries. The chain still verifies: a
+        further record tells which were changed. Free pages are cleared too.
+        """
+        changed: dict[str, tuple[bytes, bool]] = {}
+        at = _iso(time.time_ns() // 1_000_000)
+        with self._transaction() as db:
+            for record_id, data in db.execute("SELECT id, record FROM record WHERE kind <> 'erasure'"):
+                body = _without(record_id, data, documents, words, at)
+                if body is not None:
+                    changed[record_id] = _encode(body), body["erased"]["whole"]
+            for record_id, (data, _) in changed.items():
+                db.execute("UPDATE record SET record = ?, kind = 'erased' WHERE id = ?", (data, record_id))
+            if changed:
+                replaced = {record_id: sha256(data) for record_id, (data, _) in changed.items()}
+                _append(db, erase.erasure(replaced, at), "erasure")
+        with _translated(self.path), self._connection() as db:
+            db.execute("VACUUM")
+        whole = sum(whole for _, whole in changed.values())
+        return whole, len(changed) - whole
 
     def list(self, limit: int = 50, before: str | None = None) -> Summaries:
         """Summaries, newest first, at most `limit`; with `before` (an id or its prefix) only older ones."""
@@ -82,8 +97,9 @@ class AuditLog:
             raise RecordError(f"limit is {limit}: ask for at least one record")
         with self._reading() as db:
             bound = _find(db, before)[0] if before is not None else 2**62
-            query = "SELECT id, time, record, leaf FROM record WHERE seq < ? ORDER BY seq DESC LIMIT ?"
-            return [_summary(*row) for row in db.execute(query, (bound, limit))]
+            query = "SELECT id, time, record, leaf, kind FROM record WHERE seq < ? ORDER BY seq DESC LIMIT ?"
+            rows, replaced = db.execute(query, (bound, limit)).fetchall(), _replaced(db)
+            return [_summary(*row, replaced.get(row[0]) if row[4] == "erased" else row[3]) for row in rows]
 
     def show(self, record_id: str) -> dict[str, Any]:
         """The whole record with its place in the chain under `"chain"`; `record_id` may be an unambiguous prefix.
@@ -93,7 +109,8 @@ class AuditLog:
         with self._reading() as db:
             seq, *row = _find(db, record_id)
             before = db.execute("SELECT link FROM record WHERE seq < ? ORDER BY seq DESC LIMIT 1", (seq,)).fetchone()
-        if problems := _problems(row, before[0] if before else GENESIS):
+            replaced = _replaced(db) if row[6] == "erased" else {}
+        if problems := _problems(row, before[0] if before else GENESIS, replaced):
             raise RecordError(f"audit record {row[0]} is damaged: {'; '.join(problems)}; run `audit verify`")
         chain = {"sequence": seq, "sha256": row[3], "previous": row[4], "link": row[5]}
         return {**_decode(row[2]), "chain": chain}
@@ -119,6 +136,7 @@ class AuditLog:
     def _connection(self) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(self.path, timeout=self.busy_seconds, isolation_level=None)) as db:
             db.execute("PRAGMA synchronous = EXTRA")
+            db.execute("PRAGMA secure_delete = ON")
             yield db
 
     @contextmanager
@@ -136,6 +154,40 @@ class AuditLog:
             db.execute("BEGIN IMMEDIATE")
             yield db
             db.execute("COMMIT")
+
+
+def _append(db: sqlite3.Connection, body: Mapping[str, Any], kind: str) -> str:
+    """Put a record at the end of the chain; returns its id."""
+    last = db.execute("SELECT id, link FROM record ORDER BY seq DESC LIMIT 1").fetchone()
+    last_id, previous = last or (None, GENESIS)
+    now = time.time_ns() // 1_000_000
+    record_id, moment = _next(now, last_id), _iso(now)
+    data = _encode({**body, "id": record_id, "time": moment})
+    leaf = sha256(data)
+    row = (record_id, moment, data, leaf, previous, _link(previous, leaf), kind)
+    db.execute("INSERT INTO record (id, time, record, leaf, previous, link, kind) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+    return record_id
+
+
+def _without(
+    record_id: str, data: Any, documents: Collection[str], words: Collection[str], at: str
+) -> dict[str, Any] | None:
+    """What is to stand in place of a record, None for what it is. One too damaged to be read is searched as bytes."""
+    try:
+        return erase.without(_decode(data), documents, words, at)
+    except (ValueError, AttributeError, TypeError):
+        held = data if isinstance(data, bytes) else str(data).encode("utf-8", "replace")
+        named = any(word.encode("utf-8", "replace") in held for word in {*documents, *words})
+        return erase.nothing({"id": record_id}, at) if named else None
+
+
+def _replaced(db: sqlite3.Connection) -> dict[str, str]:
+    """Record -> SHA-256 of what an erasure put in its place, told by erasures that are as they were written."""
+    found: dict[str, str] = {}
+    for data, leaf in db.execute("SELECT record, leaf FROM record WHERE kind = 'erasure' ORDER BY seq"):
+        if isinstance(data, bytes) and sha256(data) == leaf:
+            found |= _decode(data)["erased"]["records"]
+    return found
 
 
 # --- one record -----------------------------------------------------------------------------
@@ -169,9 +221,9 @@ def _link(previous: str, leaf: str) -> str:
     return sha256_text(f"{previous}\n{leaf}")
 
 
-def _summary(record_id: str, moment: str, data: Any, leaf: str) -> dict[str, Any]:
-    """One line of a listing. A damaged record is listed as such: its text could say anything by now."""
-    if not isinstance(data, bytes) or sha256(data) != leaf:
+def _summary(record_id: str, moment: str, data: Any, leaf: str, kind: str, wanted: str | None) -> dict[str, Any]:
+    """One line of a listing. A damaged record (its hash is not `wanted`) is listed as such: it could say anything."""
+    if not isinstance(data, bytes) or sha256(data) != wanted:
         return {"id": record_id, "time": moment, **dict.fromkeys(SUMMARY), "status": "damaged", "documents": []}
     body = _decode(data)
     cited = dict.fromkeys(citation["document"] for citation in body["citations"])
@@ -179,9 +231,9 @@ def _summary(record_id: str, moment: str, data: Any, leaf: str) -> dict[str, Any
 
 
 def _find(db: sqlite3.Connection, prefix: str) -> Sequence[Any]:
-    """The row `(seq, id, time, record, leaf, previous, link)` whose id starts with `prefix`."""
+    """The row `(seq, id, time, record, leaf, previous, link, kind)` whose id starts with `prefix`."""
     wanted = prefix.strip().upper()
-    query = "SELECT seq, id, time, record, leaf, previous, link FROM record WHERE substr(id, 1, ?) = ? LIMIT 2"
+    query = "SELECT seq, id, time, record, leaf, previous, link, kind FROM record WHERE substr(id, 1, ?) = ? LIMIT 2"
     rows = db.execute(query, (len(wanted), wanted)).fetchall() if wanted else []
     if not rows:
         raise RecordError(f"no audit record {prefix!r}; `audit list` shows the ids")
@@ -194,10 +246,13 @@ def _find(db: sqlite3.Connection, prefix: str) -> Sequence[Any]:
 # --- verification ---------------------------------------------------------------------------
 
 
-def _problems(row: Sequence[Any], previous: str) -> Sequence[str]:
-    """What is wrong with one row `(id, time, record, leaf, previous, link)` that should follow `previous`."""
-    record_id, moment, data, leaf, stored_previous, link = row
-    if not isinstance(data, bytes) or sha256(data) != leaf:
+def _problems(row: Sequence[Any], previous: str, replaced: Mapping[str, str]) -> Sequence[str]:
+    """What is wrong with one row `(id, time, record, leaf, previous, link, kind)` that should follow `previous`.
+
+    `replaced` has the SHA-256 of what erasures put in place of records.
+    """
+    record_id, moment, data, leaf, stored_previous, link, kind = row
+    if not isinstance(data, bytes) or sha256(data) != (replaced.get(record_id) if kind == "erased" else leaf):
         return ["its bytes do not have the SHA-256 that was stored with them"]
     found = []
     try:
@@ -221,13 +276,14 @@ def _file_problems(db: sqlite3.Connection) -> Iterator[str]:
 
 def _chain_problems(db: sqlite3.Connection, head: tuple[int, str] | None) -> Iterator[str]:
     previous, count = GENESIS, 0
-    query = "SELECT seq, id, time, record, leaf, previous, link FROM record ORDER BY seq"
+    replaced = _replaced(db)
+    query = "SELECT seq, id, time, record, leaf, previous, link, kind FROM record ORDER BY seq"
     for seq, *row in db.execute(query):
         count += 1
         if seq != count:
             yield f"records {count} to {seq - 1}: missing" if seq > count else f"record {seq}: out of order"
             count = seq
-        yield from (f"record {seq} ({row[0]}): {problem}" for problem in _problems(row, previous))
+        yield from (f"record {seq} ({row[0]}): {problem}" for problem in _problems(row, previous, replaced))
         previous = row[5]
         if head and seq == head[0] and previous != head[1]:
             yield f"record {seq} ({row[0]}): its link is not the one kept elsewhere ({head[1]})"

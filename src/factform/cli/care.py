@@ -38,6 +38,35 @@ def doctor(
     return FAILED if found["problems"] else 0
 
 
+def erase(
+    documents: Annotated[list[str], typer.Argument(metavar="DOCUMENT…", help="Document ids.", show_default=False)],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask: it cannot be undone.")] = False,
+    project: ProjectOption = HERE,
+    as_json: JsonOption = False,
+) -> int:
+    """Remove documents with every byte made of them: versions, index, records, caches. It cannot be undone.
+
+    The receipt says what was removed and what could not be reached, such as backups made before.
+
+    Example: factform erase people/jones.docx --yes
+    """
+    if not yes and (as_json or not typer.confirm(f"Erase {len(documents)} document(s) for good?", err=True)):
+        raise typer.BadParameter("erasing cannot be undone: say --yes", param_hint="--yes")
+    with opened(project, as_json) as p:
+        found = p.erase(documents)
+
+    def write(console: Console) -> None:
+        console.print(f"erased {len(found.documents)} documents, {found.versions} versions: {found.files} files")
+        console.print(f"records of answers: {found.records_erased} erased, {found.records_shortened} shortened")
+        if found.shared:
+            console.print(f"{found.shared} stored files were left: other documents have the same bytes")
+        for name in found.not_reached:
+            console.print(f"not reached: {show.plain(name)}")
+
+    emit(found, as_json, write)
+    return 0
+
+
 def make(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; it must not be there.", show_default=False)],
     with_index: Annotated[bool, typer.Option("--with-index", help="Take the index in: restoring is faster.")] = False,

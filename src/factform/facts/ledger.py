@@ -27,7 +27,7 @@ from typing import Any
 
 from factform.errors import StoreBusy, StoreError
 from factform.facts.disk import advice, failpoint
-from factform.facts.ledgerlog import LedgerLog
+from factform.facts.ledgerlog import LedgerLog, tables
 from factform.ids import canonical_json
 from factform.records import Source
 
@@ -148,6 +148,7 @@ class Ledger:
             connection.execute("PRAGMA journal_mode = TRUNCATE")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA mmap_size = 0")
+            connection.execute("PRAGMA secure_delete = ON")
             connection.execute("PRAGMA foreign_keys = ON")
             if ledger.schema_version() != len(migrations()):
                 with lock.held():
@@ -185,6 +186,15 @@ class Ledger:
             self._log.rewrite()
 
     # --- small values ---------------------------------------------------------------------------
+
+    def tables(self) -> list[str]:
+        """Names of the ledger's own tables."""
+        return tables(self._connection)
+
+    def vacuum(self) -> None:
+        """Write the file anew without its free pages: what was deleted is then nowhere in it."""
+        with self._lock, _translated(self.path):
+            self._connection.execute("VACUUM")
 
     def get_meta(self, key: str) -> str | None:
         row = self._one("SELECT value FROM meta WHERE key = ?", (key,))

@@ -58,6 +58,11 @@ class TokenVectors:
                 self._keep(key, known[key])
         return [known[key] for key in keys]
 
+    def clear(self) -> None:
+        with self._lock:
+            self._held.clear()
+            self._size = 0
+
     def put(self, chunks: Sequence[Chunk], vectors: Sequence[Vectors]) -> None:
         """Hold what was encoded elsewhere: the token vectors of `search_text` of each chunk."""
         with self._lock:

@@ -18,6 +18,7 @@ from factform.facts.crossencoder import CrossEncoder
 from factform.facts.current import CurrentIndex
 from factform.facts.distinct import copies_apart
 from factform.facts.embed import Encoder, Vectors
+from factform.facts.erase import Eraser
 from factform.facts.index import Found
 from factform.facts.ledger import Ledger, VersionRow, WriterLock
 from factform.facts.origins import Origins
@@ -69,6 +70,7 @@ class DataLayer:
         self._encoder = encoder
         self._chunk_tokens = chunk_tokens
         self._ledger = ledger
+        self._lock = lock
         self.origins = Origins(ledger, lock)
         self._current = CurrentIndex(
             folder, ledger, embedder=encoder.identity, dim=encoder.dim, chunk_tokens=chunk_tokens
@@ -148,6 +150,14 @@ class DataLayer:
         differs from before, which happens when a parser was improved).
         """
         return self._writer.rebuild(progress)
+
+    def eraser(self) -> Eraser:
+        """What takes documents out with every byte that was made of them."""
+        return Eraser(self.folder, self._ledger, self._lock, self._current, self._writer.rebuild)
+
+    def forget_memory(self) -> None:
+        """Let go of what was computed of passages and is kept for the next question."""
+        self._tokens.clear()
 
     # --- reading --------------------------------------------------------------------------------
 

@@ -1,0 +1,215 @@
+"""Documents taken out of a store with every byte that was made of them: index, blobs, ledger and its copy.
+
+Knows nothing of the records of answers or of what models keep; whoever erases there too calls `begin`, `erase_bytes`,
+does that part, and calls `forget` last: until then a mark in the ledger says what is to be erased, so that an erasure
+that was interrupted is finished at the next opening.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from factform.errors import NotFound, StoreError
+from factform.facts import blobs
+from factform.facts.care import blob_names, check_ledger, named_blobs
+from factform.facts.current import CurrentIndex
+from factform.facts.disk import fsync_path, sync_upwards
+from factform.facts.index import Row, remove_tables
+from factform.facts.ledger import Ledger, VersionRow, WriterLock
+from factform.ids import canonical_json
+
+MARK = "erasing"
+"""Key of the small value that names the documents being erased; `[]` when only free pages are left to be cleared."""
+
+KEEP = ("meta", "points", "erasures", "synced_roots")
+"""Tables of the ledger that hold nothing of a document."""
+
+BATCH = 2_000
+
+Step = Callable[[str], None]
+"""Called before each step with its name."""
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What was taken out of the store. `shared` are stored files left there because other documents have the same
+    bytes; `unnamed` blobs that no version named, which may have been left by an interrupted add of anything."""
+
+    documents: tuple[str, ...]
+    tokens: tuple[str, ...]
+    versions: int
+    files: int
+    bytes: int
+    shared: int
+    unnamed: int
+    names: tuple[str, ...] = ()
+
+
+class Eraser:
+    """Erases documents of one store; the caller holds no lock. Every method may be called again after a crash."""
+
+    def __init__(
+        self, folder: Path, ledger: Ledger, lock: WriterLock, current: CurrentIndex, rebuild: Callable[[], object]
+    ):
+        self._folder = folder
+        self._ledger = ledger
+        self._lock = lock
+        self._current = current
+        self._rebuild = rebuild
+
+    def marked(self) -> list[str] | None:
+        """Documents whose erasure was begun and not finished; None when there is none."""
+        found = self._ledger.get_meta(MARK)
+        return None if found is None else [str(document) for document in json.loads(found)]
+
+    def begin(self, documents: Sequence[str]) -> None:
+        """Hide `documents` from every search and note that they are to be erased. Raises NotFound, StoreError."""
+        with self._lock.held():
+            if wrong := [check for check in check_ledger(self._folder) if check.status == "problem"]:
+                raise StoreError(f"{wrong[0].message}; run `factform doctor --repair` before anything is erased")
+            for document in documents:
+                if not self._ledger.history(document):
+                    raise NotFound(f"there is no document {document!r}, now or before; nothing was erased")
+            both = sorted({*documents, *(self.marked() or [])})
+            now = _now()
+            with self._ledger.transaction() as run:
+                for document in both:
+                    run("UPDATE documents SET current = NULL, removing = 1 WHERE id = ?", (document,))
+                    run(
+                        "UPDATE versions SET status = 'removed', ended_at = ? WHERE document = ? "
+                        "AND status IN ('accepted', 'indexed')",
+                        (now, document),
+                    )
+                run(
+                    "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                    (MARK, canonical_json(both)),
+                )
+
+    def rows(self) -> list[VersionRow]:
+        """Every version of the documents being erased."""
+        return [row for document in self.marked() or [] for row in self._ledger.history(document)]
+
+    def erase_bytes(self, step: Step) -> Erased:
+        """Take them out of index and blobs."""
+        with self._lock.held():
+            documents = self.marked() or []
+            step("index")
+            self._copy_index(set(documents))
+            step("blobs")
+            rows = self.rows()
+            others = [row for row in self._ledger.versions() if row.document not in set(documents)]
+            own, kept = named_blobs(rows), named_blobs(others)
+            unnamed = set(blob_names(self._folder / "blobs")) - kept - own
+            sizes = self._remove_blobs((own - kept) | unnamed)
+            names = {word for row in rows for word in (row.document, row.name, row.title) if word}
+            return Erased(
+                tuple(documents),
+                (),
+                len(rows),
+                len(sizes),
+                sum(sizes),
+                len(own & kept),
+                len(unnamed),
+                tuple(sorted(names)),
+            )
+
+    def forget(self, step: Step) -> tuple[str, ...]:
+        """Take them out of the ledger, leaving a random token for each; then clear free pages and the ledger's copy."""
+        with self._lock.held():
+            documents = self.marked() or []
+            tokens = tuple(secrets.token_hex(16) for _ in documents)
+            step("ledger")
+            if documents:
+                self._forget_rows(documents, tokens)
+            step("free pages")
+            self._ledger.vacuum()
+            self._ledger.rewrite_log()
+            with self._ledger.transaction() as run:
+                run("DELETE FROM meta WHERE key = ?", (MARK,))
+            return tokens
+
+    def _copy_index(self, documents: set[str]) -> None:
+        """All other rows into a new table, vectors and all: Lance keeps deleted rows, old versions and transactions."""
+        if self._ledger.get_meta("table") is None:
+            return
+        try:
+            old = self._current.get()
+            index = self._current.create_next()
+            batch: list[Row] = []
+            vectors = []
+            for row, _, vector in old.scan():
+                if row.chunk.document not in documents:
+                    batch.append(row)
+                    vectors.append(vector)
+                if len(batch) == BATCH:
+                    index.append(batch, np.stack(vectors))
+                    batch, vectors = [], []
+            if batch:
+                index.append(batch, np.stack(vectors))
+            index.optimize()
+            index.sync()
+            self._current.use(index)
+        except StoreError:
+            self._rebuild()  # an index that cannot be read is made anew from the documents that are left
+        keep = self._ledger.get_meta("table") or ""
+        remove_tables(self._folder / "index", keep)
+        shutil.rmtree(self._folder / "index" / "quarantine", ignore_errors=True)
+        fsync_path(self._folder / "index")
+
+    def _remove_blobs(self, digests: Collection[str]) -> list[int]:
+        store = self._folder / "blobs"
+        sizes = []
+        for digest in sorted(digests):
+            path = blobs.blob_path(store, digest)
+            if path.exists():
+                sizes.append(path.stat().st_size)
+                path.unlink()
+                fsync_path(path.parent)
+        blobs.sweep(store)
+        return sizes
+
+    def _forget_rows(self, documents: Sequence[str], tokens: Sequence[str]) -> None:
+        counts = [len(self._ledger.history(document)) for document in documents]
+        with self._ledger.transaction() as run:
+            for table, column in self._columns():
+                run(f'DELETE FROM "{table}" WHERE "{column}" IN ({_marks(documents)})', tuple(documents))
+            for token, versions in zip(tokens, counts, strict=True):
+                run("INSERT INTO erasures VALUES (?, ?, ?)", (token, _now(), versions))
+            run("UPDATE meta SET value = '[]' WHERE key = ?", (MARK,))
+
+    def _columns(self) -> list[tuple[str, str]]:
+        """(table, column) of every column that names a document; what refers to versions comes first."""
+        found = []
+        for table in self._ledger.tables():
+            columns = [str(row["name"]) for row in self._ledger.select(f'PRAGMA table_info("{table}")')]
+            named = "id" if table == "documents" else "document"
+            if table not in KEEP and named in columns:
+                found.append((table, named))
+        return sorted(found)
+
+
+def clear_folders(state: Path, names: Iterable[str]) -> list[str]:
+    """Delete folders of `.factform` that may hold words of any document; returns those that were there."""
+    gone = []
+    for name in names:
+        if (state / name).is_dir():
+            shutil.rmtree(state / name, ignore_errors=True)
+            gone.append(name)
+    sync_upwards(state)
+    return gone
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
