@@ -99,7 +99,10 @@ class AuditLog:
             bound = _find(db, before)[0] if before is not None else 2**62
             query = "SELECT id, time, record, leaf, kind FROM record WHERE seq < ? ORDER BY seq DESC LIMIT ?"
             rows, replaced = db.execute(query, (bound, limit)).fetchall(), _replaced(db)
-            return [_summary(*row, replaced.get(row[0]) if row[4] == "erased" else row[3]) for row in rows]
+        return [
+            _summary(record_id, moment, data, replaced.get(record_id) if kind == "erased" else leaf)
+            for record_id, moment, data, leaf, kind in rows
+        ]
 
     def show(self, record_id: str) -> dict[str, Any]:
         """The whole record with its place in the chain under `"chain"`; `record_id` may be an unambiguous prefix.
@@ -221,7 +224,7 @@ def _link(previous: str, leaf: str) -> str:
     return sha256_text(f"{previous}\n{leaf}")
 
 
-def _summary(record_id: str, moment: str, data: Any, leaf: str, kind: str, wanted: str | None) -> dict[str, Any]:
+def _summary(record_id: str, moment: str, data: Any, wanted: str | None) -> dict[str, Any]:
     """One line of a listing. A damaged record (its hash is not `wanted`) is listed as such: it could say anything."""
     if not isinstance(data, bytes) or sha256(data) != wanted:
         return {"id": record_id, "time": moment, **dict.fromkeys(SUMMARY), "status": "damaged", "documents": []}
