@@ -277,7 +277,7 @@ def flip_one(folder: Path, dice: random.Random) -> tuple[str, str]:
 
 
 def place(folder: Path) -> Place:
-    return Place(folder, HashEncoder().digest, DIM, 40, 5.0)
+    return Place(folder, HashEncoder().identity, DIM, 40, 5.0)
 
 
 def silent(*_: object) -> None:
