@@ -143,10 +143,12 @@ class Eraser:
         try:
             old = self._current.get()
             index = self._current.create_next()
+            current = {row.document: row.seq for row in self._ledger.all_current()}
             batch: list[Row] = []
             vectors = []
             for row, _, vector in old.scan():
-                if row.chunk.document not in documents:
+                # A replaced document's old rows may still be there; all of a new table's rows would count.
+                if row.chunk.document not in documents and current.get(row.chunk.document) == row.seq:
                     batch.append(row)
                     vectors.append(vector)
                 if len(batch) == BATCH:
