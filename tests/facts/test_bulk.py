@@ -116,5 +116,6 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     resident = [int(megabytes) for megabytes in told]
     assert len(resident) == 10
-    # 4,000 documents of 800 bytes later: the receipts, some 3 MB, and what Lance knows of its files.
-    assert resident[-1] - resident[1] < 40, resident
+    # 4,000 documents of 800 bytes later: receipts, some 3 MB, and what Lance's merge keeps of the table (docs/log.md).
+    # Held in memory, chunks, vectors and token vectors of as many would be some 100 MB.
+    assert resident[-1] - resident[1] < 70, resident
