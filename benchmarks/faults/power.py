@@ -165,7 +165,7 @@ def _written(root: Path, record: Path, seed: int, operations: int, say: Say, fai
                         layer.rebuild()
                     change(layer, draw, [f"d{i}" for i in range(8)], state, shim.mark)
         except StoreError as error:
-            if "again" not in str(error):
+            if "try again" not in str(error):
                 raise
             errors += 1
     say(json.dumps(["done", {"errors": errors, "reached": shim.seen() >= fail}]) + "\n")

@@ -57,7 +57,7 @@ def concurrent(folder: Path, processes: int, updates: int, seed: int) -> dict[st
 
 def _first(store: Path) -> None:
     with opened(store) as layer:
-        layer.add([Wanted("shared before", 1).source(f"shared{i}") for i in range(10)])
+        layer.add([Wanted(f"shared{i}before alone", 1).source(f"shared{i}") for i in range(10)])
 
 
 def _write(store: Path, number: int, updates: int, seed: int, say: Say) -> None:

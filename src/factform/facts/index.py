@@ -117,15 +117,16 @@ class Index:
     @classmethod
     def create(cls, folder: Path, name: str, dim: int) -> Index:
         """A new, empty table; one of that name must not be there."""
-        folder.mkdir(parents=True, exist_ok=True)
         with _translated(folder, "made"):
+            folder.mkdir(parents=True, exist_ok=True)
             connection = _connect(folder)
             # What a row is called must stay when files are put together: what is searched names rows by that.
             options = {"new_table_enable_stable_row_ids": "true"}
             table = connection.create_table(name, schema=schema(dim), storage_options=options)
         index = cls(folder, name, dim, table, connection)
         index.sync()
-        fsync_path(folder.parent)
+        with _translated(folder, "forced to disk"):
+            fsync_path(folder.parent)
         return index
 
     @classmethod
@@ -495,7 +496,9 @@ def _translated(folder: Path, done: str) -> Iterator[None]:
         yield
     except (ValueError, OSError, RuntimeError, pa.ArrowException) as error:
         reason = str(error).split(", /")[0].strip()
-        number = errno_in(str(error))
+        number = errno_in(f"os error {error.errno}" if isinstance(error, OSError) else str(error))
+        if number is None:
+            number = errno_in(str(error))
         if number is not None:
             raise Refused(f"the index in {folder} cannot be {done}: {reason[:300]}; {advice(number)}") from error
         raise StoreError(

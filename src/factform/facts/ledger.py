@@ -26,7 +26,7 @@ from types import MappingProxyType
 from typing import Any
 
 from factform.errors import StoreBusy, StoreError
-from factform.facts.disk import advice, failpoint
+from factform.facts.disk import advice, failpoint, refused
 from factform.facts.ledgerlog import LedgerLog, tables
 from factform.ids import canonical_json
 from factform.records import Source
@@ -141,6 +141,7 @@ class Ledger:
         Raises StoreError when it is damaged or made by a newer version, StoreBusy when it must be migrated while
         another process writes.
         """
+        connection = None
         try:
             connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
             connection.row_factory = sqlite3.Row
@@ -154,8 +155,14 @@ class Ledger:
                 with lock.held():
                     ledger.migrate()
             ledger._log.watch()
-        except sqlite3.Error as error:
-            raise StoreError(f"the ledger {path} cannot be opened: {error}; restore it from a backup") from error
+        except (sqlite3.Error, OSError) as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, OSError):
+                raise refused(f"the ledger {path} cannot be opened", error) from error
+            number = _errno(error)
+            way_out = "restore it from a backup" if number is None else advice(number)
+            raise StoreError(f"the ledger {path} cannot be opened: {error}; {way_out}") from error
         return ledger
 
     def close(self) -> None:
@@ -422,9 +429,13 @@ def _translated(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        name = getattr(error, "sqlite_errorname", "")
-        number = errno.ENOSPC if name == "SQLITE_FULL" else errno.EIO if name.startswith("SQLITE_IOERR") else None
-        raise StoreError(f"the ledger {path} refused: {error}; {advice(number)}") from error
+        raise StoreError(f"the ledger {path} refused: {error}; {advice(_errno(error))}") from error
+
+
+def _errno(error: sqlite3.Error) -> int | None:
+    """The system's error behind one of SQLite's, as far as it is the disk's fault."""
+    name = getattr(error, "sqlite_errorname", "")
+    return errno.ENOSPC if name == "SQLITE_FULL" else errno.EIO if name.startswith("SQLITE_IOERR") else None
 
 
 def _note(run: Any, marks: Mapping[str, str]) -> None:

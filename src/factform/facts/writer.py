@@ -235,8 +235,11 @@ class Writer:
             # Another process is at work: what looks unfinished is its own. It can still be read.
             self._current.get()
         except StoreError as error:
-            # A full disk must not keep anybody from reading. Where nothing can be read either, this raises.
-            self._current.get()
+            # A full disk must not keep anybody from reading. Where there is nothing to read, it says why.
+            try:
+                self._current.get()
+            except StoreError:
+                raise error from None
             self.unfinished = str(error)
 
     def catch_up(self) -> dict[str, int]:
