@@ -80,7 +80,12 @@ class Origins:
         """These documents belong to `root`, and so their files look."""
         with self._lock.held(), self._ledger.transaction() as run:
             for file in files:
-                run("INSERT OR REPLACE INTO synced VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (root, *astuple(file)))
+                run(
+                    "INSERT INTO synced VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (root, document) DO UPDATE SET "
+                    "path = excluded.path, sha256 = excluded.sha256, size = excluded.size, "
+                    "mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, inode = excluded.inode, read_ns = excluded.read_ns",
+                    (root, *astuple(file)),
+                )
 
     def release(self, root: str, documents: Iterable[str]) -> None:
         """These documents belong to `root` no longer."""
@@ -98,7 +103,12 @@ class Origins:
         """So these pages were when they were fetched."""
         with self._lock.held(), self._ledger.transaction() as run:
             for page in pages:
-                run("INSERT OR REPLACE INTO fetched VALUES (?, ?, ?, ?, ?)", astuple(page))
+                run(
+                    "INSERT INTO fetched VALUES (?, ?, ?, ?, ?) ON CONFLICT (url) DO UPDATE SET "
+                    "document = excluded.document, sha256 = excluded.sha256, etag = excluded.etag, "
+                    "last_modified = excluded.last_modified",
+                    astuple(page),
+                )
 
     def forget(self, documents: Iterable[str]) -> None:
         """Leave no trace here of where these documents came from."""
