@@ -83,7 +83,8 @@ class Origins:
                 run(
                     "INSERT INTO synced VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (root, document) DO UPDATE SET "
                     "path = excluded.path, sha256 = excluded.sha256, size = excluded.size, "
-                    "mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, inode = excluded.inode, read_ns = excluded.read_ns",
+                    "mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, inode = excluded.inode, "
+                    "read_ns = excluded.read_ns",
                     (root, *astuple(file)),
                 )
 
