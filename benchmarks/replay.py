@@ -2,7 +2,8 @@
 
 Knows nothing of how a sync or a search works. After every event: the store lists exactly the files that are there, with
 their bytes; a search for words that came with the event finds them in the present version of that document; no search
-for words of a document that went finds it.
+for words of a document that went finds it. Where what came stands in other documents as well (one word of front matter,
+say), the search is for words that only this document has.
 
     python benchmarks/replay.py --data ../shared/data/site_policy_history
 """
@@ -38,6 +39,7 @@ DEPTH = 10
 """Hits among which the new words must be."""
 
 PROBE_WORDS = 12
+FEWEST_WORDS = 4
 
 
 @dataclass
@@ -73,7 +75,7 @@ def main() -> int:
         Project.init(folder).close()
         started = time.perf_counter()
         with Project.open(folder) as project:
-            tally, tree = replay(project, events, started + 60 * options.minutes)
+            tally, tree = replay(project, events, options.start, started + 60 * options.minutes)
             seconds = time.perf_counter() - started
             status = project.facts.status()
         with Project.open(folder) as project:  # what a new process finds
@@ -81,6 +83,7 @@ def main() -> int:
     report = {
         "events": dict(tally.events),
         "n": sum(tally.events.values()),
+        "start": options.start,
         "of": len(events),
         "commits": len({event["commit"] for event in events}),
         "actions": dict(tally.actions),
@@ -111,6 +114,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=DATA, help="folder with events.jsonl.xz")
     parser.add_argument("--out", type=Path, default=OUT, help="where the result goes")
     parser.add_argument("--limit", type=int, default=0, help="only the first so many events")
+    parser.add_argument("--start", type=int, default=0, help="begin with the files as they stood before this event")
     parser.add_argument("--minutes", type=float, default=600, help="stop after so long, and report what was done")
     return parser.parse_args()
 
@@ -120,12 +124,17 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
         yield from map(json.loads, lines)
 
 
-def replay(project: Project, events: list[dict[str, Any]], end: float) -> tuple[Tally, dict[str, str]]:
-    """Every event until `end` done to files, synced and searched; and the tree that should have come out of it."""
+def replay(project: Project, events: list[dict[str, Any]], start: int, end: float) -> tuple[Tally, dict[str, str]]:
+    """Every event from `start` until the time `end` done to files, synced and searched; and the tree that should have
+    come out of it."""
     tally, tree = Tally(), dict[str, str]()
     files = project.folder / "history"
     files.mkdir()
-    for number, event in enumerate(events):
+    for event in events[:start]:
+        apply(event, tree, files)
+    if start:
+        project.sync(files)
+    for number, event in enumerate(events[start:], start):
         if time.perf_counter() > end:
             break
         before = dict(tree)
@@ -168,15 +177,16 @@ def look(project: Project, event: dict[str, Any], before: dict[str, str], tree: 
     tally.check("listed", event, f"not as in the folder: {sorted(wrong)[:3]}" if wrong else "")
     document = f"history/{event['path']}"
     if document in tree:
-        words = probe(before.get(document, ""), tree[document])
+        new, words = probe(before.get(document, ""), tree[document], [t for d, t in tree.items() if d != document])
         hits = search(project, words, tally)
         ranks = [hit.rank for hit in hits if hit.chunk.document == document and has(hit, words)]
         stale = [hit for hit in hits if hit.chunk.version != held[hit.chunk.document].version] if not wrong else []
-        tally.check("new words found", event, "" if ranks else f"not among {DEPTH} hits: {words}")
+        name = "new words found" if new else "new version found"
+        tally.check(name, event, "" if ranks else f"not among {DEPTH} hits: {words}")
         tally.check("no older version found", event, "a chunk of an older version" if stale else "")
         tally.ranks[min(ranks, default=0)] += 1
     for gone in before.keys() - tree.keys():
-        hits = search(project, probe("", before[gone]), tally)
+        hits = search(project, probe("", before[gone], [])[1], tally)
         still = [hit for hit in hits if hit.chunk.document == gone]
         tally.check("removed document not found", event, f"{gone} is still found" if still else "")
 
@@ -188,11 +198,19 @@ def search(project: Project, words: str, tally: Tally) -> tuple[Hit, ...]:
     return hits
 
 
-def probe(before: str, after: str) -> str:
-    """Words that came with a change: of the line with the most words that was not there before, else of any line."""
-    old = set(before.splitlines())
-    lines = [line for line in after.splitlines() if line not in old] or after.splitlines()
-    return " ".join(max((words_of(line) for line in lines), key=len)[:PROBE_WORDS])
+def probe(before: str, after: str, others: list[str]) -> tuple[bool, str]:
+    """Words to look for a document by, and whether they came with the change.
+
+    Of the lines that were not there before the one with the most words that no other text has; where none is, of all.
+    """
+    old, plain = set(before.splitlines()), [" ".join(words_of(other)) for other in others]
+    lines = after.splitlines()
+    for new, those in ((True, [line for line in lines if line not in old]), (False, lines)):
+        found = sorted((" ".join(words_of(line)[:PROBE_WORDS]) for line in those), key=lambda w: -len(w.split()))
+        for words in found:
+            if len(words.split()) >= FEWEST_WORDS and not any(words in other for other in plain):
+                return new, words
+    return False, max((" ".join(words_of(line)[:PROBE_WORDS]) for line in lines), key=len)
 
 
 def words_of(text: str) -> list[str]:

@@ -50,7 +50,7 @@ def project(tmp_path: Path, tiny_embedder_dir: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_every_step_is_searched_and_the_end_is_the_tree(replay: ModuleType, project: Project) -> None:
-    tally, tree = replay.replay(project, EVENTS, time.perf_counter() + 60)
+    tally, tree = replay.replay(project, EVENTS, 0, time.perf_counter() + 60)
     assert tally.failures == []
     assert tally.actions == {"add": 2, "update": 1, "rename": 1, "remove": 1}
     assert tally.checks == {
@@ -62,8 +62,21 @@ def test_every_step_is_searched_and_the_end_is_the_tree(replay: ModuleType, proj
     assert {i.document: i.sha256 for i in project.facts.documents()} == {d: replay.digest(t) for d, t in tree.items()}
 
 
+def test_it_may_begin_later(replay: ModuleType, project: Project) -> None:
+    tally, tree = replay.replay(project, EVENTS, 3, time.perf_counter() + 60)
+    assert (tally.failures, tree.keys()) == ([], {"history/p/c.md"})
+    assert tally.actions == {"rename": 1, "remove": 1}
+
+
+def test_words_that_others_have_are_not_looked_for(replay: ModuleType) -> None:
+    old, other = "one two three four five\n", "---\ntopics all of them share\n"
+    assert replay.probe("", old + other, []) == (True, "one two three four five")
+    assert replay.probe(old, old + other, [other]) == (False, "one two three four five")
+    assert replay.probe(old, old + other, []) == (True, "topics all of them share")
+
+
 def test_its_checks_can_fail(replay: ModuleType, project: Project) -> None:
-    tally, tree = replay.replay(project, EVENTS[:2], time.perf_counter() + 60)
+    tally, tree = replay.replay(project, EVENTS[:2], 0, time.perf_counter() + 60)
     replay.look(project, EVENTS[2], tree, {**tree, "history/a.md": EVENTS[2]["text"]}, tally)
     replay.look(project, EVENTS[4], tree, {"history/p/b.md": tree["history/p/b.md"]}, tally)
     assert [failure["check"] for failure in tally.failures] == [
