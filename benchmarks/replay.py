@@ -73,6 +73,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="replay-") as scratch:
         folder = Path(scratch) / "project"
         Project.init(folder).close()
+        if options.embedder:
+            (folder / "factform.toml").write_text(f"[model]\nembedder = {json.dumps(options.embedder)}\n", "utf-8")
         started = time.perf_counter()
         with Project.open(folder) as project:
             tally, tree = replay(project, events, options.start, started + 60 * options.minutes)
@@ -84,6 +86,7 @@ def main() -> int:
         "events": dict(tally.events),
         "n": sum(tally.events.values()),
         "start": options.start,
+        "embedder": options.embedder or "default",
         "of": len(events),
         "commits": len({event["commit"] for event in events}),
         "actions": dict(tally.actions),
@@ -114,6 +117,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=DATA, help="folder with events.jsonl.xz")
     parser.add_argument("--out", type=Path, default=OUT, help="where the result goes")
     parser.add_argument("--limit", type=int, default=0, help="only the first so many events")
+    parser.add_argument("--embedder", default="", help="a folder or name instead of the default embedder")
     parser.add_argument("--start", type=int, default=0, help="begin with the files as they stood before this event")
     parser.add_argument("--minutes", type=float, default=600, help="stop after so long, and report what was done")
     return parser.parse_args()

@@ -114,6 +114,8 @@ def test_a_page_is_a_document_called_by_its_url(server: Server) -> None:
         ("/a.pdf", None, "a.pdf"),
         ("/a", "application/pdf", "a.pdf"),
         ("/a", "text/markdown", "a.md"),
+        ("/a.ndjson", "application/jsonl", "a.ndjson"),
+        ("/a.md", "text/csv", "a.md.csv"),
         ("/a", "application/vnd.openxmlformats-officedocument.wordprocessingml.document", "a.docx"),
     ],
 )

@@ -29,14 +29,17 @@ from factform import __version__
 from factform.errors import DocumentError
 from factform.records import Source
 from factform.settings import WebSettings
+from factform.suffixes import SUFFIXES
 
-SUFFIXES: Mapping[str, str] = {
+SUFFIX_OF: Mapping[str, str] = {
     "text/html": ".html",
     "application/xhtml+xml": ".html",
     "text/markdown": ".md",
     "text/x-markdown": ".md",
     "text/plain": ".txt",
     "text/csv": ".csv",
+    "text/tab-separated-values": ".tsv",
+    "application/vnd.ms-excel": ".xls",
     "application/json": ".json",
     "application/jsonl": ".jsonl",
     "application/x-ndjson": ".jsonl",
@@ -241,10 +244,10 @@ def _name(at: httpx.URL, media: str) -> str:
     own = PurePosixPath(name).suffix.lower()
     if media in TELLS_NOTHING and (own or media != "text/plain"):
         return name
-    if media not in SUFFIXES:
+    if media not in SUFFIX_OF:
         raise DocumentError(f"content type {media!r} is not that of a document that can be read")
-    same = {".htm": ".html", ".xhtml": ".html", ".markdown": ".md", ".text": ".txt"}
-    return name if same.get(own, own) == SUFFIXES[media] else name + SUFFIXES[media]
+    suffix = SUFFIX_OF[media]
+    return name if SUFFIXES.get(own) == SUFFIXES[suffix] else name + suffix
 
 
 def _as_utf8(data: bytes, media: str, charset: str) -> bytes:
