@@ -88,5 +88,6 @@ def _measured(store: Path, say: Say) -> None:
     hits = layer.search("unique7", k=1, rerank=False).hits
     seconds = time.perf_counter() - start
     accounting = layer.status()["accounting"]
+    layer.close()
     holds = accounting["holds"] and hits[0].chunk.document == "d7"
     say(json.dumps(["ready", {"ready_s": seconds, "holds": holds, "pending": accounting["pending"]}]) + "\n")

@@ -236,9 +236,9 @@ class Index:
     def restore(self, version: int) -> None:
         """Make the table what it was at `version`, as a new version on top: other processes may hold the newest."""
         with _translated(self.folder, f"set back to version {version}"):
-            self._live.forget()
+            self._live.forget(since=version)
             self._table.restore(version)
-            self._live.forget()
+            self._live.forget(since=version)
 
     # --- reading --------------------------------------------------------------------------------
 

@@ -214,11 +214,14 @@ class LiveRows:
         if wait:
             thread.join()
 
-    def forget(self) -> None:
-        """Drop all that is kept, for this and every other process: the table was set back, or must not be told of."""
+    def forget(self, *, since: int = -1) -> None:
+        """Drop all that is kept, for this and every other process: the table was set back, or must not be told of.
+        Segments up to the version `since` stay: a table that is set back to it still holds what they were made of."""
         with self._lock:
             self._forget()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            for path in self._folder.iterdir() if self._folder.is_dir() else ():
+                if path.is_dir() and not (path.name.isdigit() and int(path.name) <= since):
+                    shutil.rmtree(path, ignore_errors=True)
             self._folder.mkdir(parents=True, exist_ok=True)
             (self._folder / "set-back").write_bytes(os.urandom(8))
 
