@@ -259,7 +259,8 @@ def test_a_passage_reaches_the_model_through_a_search_only(opened: Callable[...,
         add(project, "b", DEPOSIT)
         ask(project)
         hidden, hits = texts(project, "b"), project.reader.store.counts.hits
-        project.facts.search = lambda question, k, search=project.facts.search: _without(search(question, k=k), "b")  # type: ignore[method-assign]
+        search = project.facts.search
+        project.facts.search = lambda question, **_: _without(search(question, k=10), "b")  # type: ignore
         asked: list[str] = []
         fetch = project.reader.store.fetch
         project.reader.store.fetch = lambda blocks: asked.extend(b.text for b in blocks) or fetch(blocks)  # type: ignore

@@ -31,7 +31,7 @@ STAGES: tuple[tuple[str | Callable[..., str], str, str], ...] = (
     ("embed the question", "factform.facts.embed", "Embedder.encode_query"),
     ("search the index", "factform.facts.index", "Index.candidates"),
     ("fuse scores", "factform.facts.store", "fuse"),
-    ("rerank by token vectors", "factform.facts.store", "rerank_by_tokens"),
+    ("rerank by token vectors", "factform.facts.store", "reranked"),
     ("read evidence", "factform.facts.evidence", "EvidenceModel.weigh"),
     ("other search", "factform.facts.store", "DataLayer.search"),
     ("lay out the prompt", "factform.answer", "make_prompt"),
