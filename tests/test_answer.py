@@ -27,7 +27,18 @@ from factform.errors import Cancelled, RecordError
 from factform.ids import chunk_id, sha256_text
 from factform.model.prompt import PLAIN, PLAIN_INSTRUCTIONS, PLAIN_SPAN
 from factform.model.reader import Reader
-from factform.records import AdapterInfo, Behavior, Chunk, Evidence, Generation, Hit, Prompt, Proposal, SearchResult
+from factform.records import (
+    AdapterInfo,
+    Behavior,
+    Chunk,
+    Evidence,
+    Generation,
+    Hit,
+    Prompt,
+    Proposal,
+    Scope,
+    SearchResult,
+)
 
 TEXTS = (
     "The monthly rent for unit 7 is 1,480 euros.",
@@ -57,7 +68,7 @@ class Bench:
     def __init__(self, reader: Reader, found: tuple[Hit, ...], *, sound: bool = True):
         self.records: list[AnswerRecord] = []
         self.parts = Parts(
-            search=lambda question: SearchResult(found, {"total": 3.0, "rerank": 1.0}),
+            search=lambda question, scope: SearchResult(found, {"total": 3.0, "rerank": 1.0}),
             verify=lambda hit, start, end, quote: sound,
             digest_of=lambda document, version: sha256_text(document + version),
             model=reader,
@@ -75,7 +86,7 @@ def generation(text: str, stop: str = "end") -> Generation:
 
 def test_an_answer_is_in_contract_cited_and_recorded_or_a_refusal(tiny: Reader) -> None:
     bench = Bench(tiny, hits())
-    got = answer(Ask("What is the rent?", passages=2, max_tokens=400, principal="ann"), bench.parts)
+    got = answer(Ask("What is the rent?", passages=2, max_tokens=400, scope=Scope(principal="ann")), bench.parts)
     record = bench.records[0]
     assert got.record == "record-1"
     assert got.status in ("answered", "not_in_documents")
@@ -198,7 +209,7 @@ def read_hits(*proposals: tuple[int, str, str]) -> tuple[Hit, ...]:
 def weighed_bench(reader: Reader, found: tuple[Hit, ...], answerable: float) -> Bench:
     bench = Bench(reader, found)
     bench.parts = replace(
-        bench.parts, search=lambda question: SearchResult(found, {"total": 3.0, "evidence": 1.0}, answerable)
+        bench.parts, search=lambda question, scope: SearchResult(found, {"total": 3.0, "evidence": 1.0}, answerable)
     )
     return bench
 

@@ -40,7 +40,7 @@ from factform.facts import blobs  # noqa: E402
 from factform.facts.care import Check, Place, examine  # noqa: E402
 from factform.facts.care_repair import needs_index, repair_truth  # noqa: E402
 from factform.facts.store import DataLayer  # noqa: E402
-from factform.records import Source  # noqa: E402
+from factform.records import Scope, Source  # noqa: E402
 
 OUT = ROOT / "benchmarks" / "results" / "flips.json"
 TRIAL_S = 120.0
@@ -209,7 +209,7 @@ def search(
 ) -> list[Any]:
     """Hits, each with whether it may be cited, and whether that is right: [..., verified, wrong]."""
     found = []
-    for hit in layer.search(question, k=4, allowed=allowed).hits:
+    for hit in layer.search(question, k=4, scope=Scope(None if allowed is None else tuple(allowed))).hits:
         chunk = hit.chunk
         place = (chunk.document, chunk.version, chunk.start, chunk.end)
         verified = layer.verify_span(*place, chunk.text, chunk.sha256, chunk.start, chunk.end)

@@ -25,6 +25,7 @@ from factform.model.prompt import (
 )
 from factform.model.schema import validate_answer
 from factform.records import (
+    OWNER,
     AdapterInfo,
     Answer,
     AnswerStatus,
@@ -37,6 +38,7 @@ from factform.records import (
     Passage,
     Prompt,
     Proposal,
+    Scope,
     SearchResult,
 )
 
@@ -80,7 +82,7 @@ class Parts:
     `place_of` says where a span stands in the original. `count_tokens` is what a budget for passages is counted with.
     """
 
-    search: Callable[[str], SearchResult]
+    search: Callable[[str, Scope], SearchResult]
     verify: Callable[[Hit, int, int, str], bool]
     digest_of: Callable[[str, str], str]
     model: LanguageModel
@@ -125,7 +127,7 @@ class Ask:
     passages: int = 4
     max_tokens: int = 160
     passage_tokens: int = 0
-    principal: str | None = None
+    scope: Scope = OWNER
     evidence: EvidenceUse = NO_EVIDENCE
     cancel: threading.Event | None = None
 
@@ -180,7 +182,7 @@ def answer(ask: Ask, parts: Parts) -> Answer:
     outcome, citations = hold_back(outcome, citations, confidence, ask.evidence.min_confidence)
     ms = timings(started, before_model, given.search_ms, written)
     record = make_record(ask, parts, given, written, outcome, citations, ms, confidence)
-    return release(ask, parts, record, written, parts.write(record))
+    return replace(release(ask, parts, record, written, parts.write(record)), notes=given.found.notes)
 
 
 def check_wanted(ask: Ask) -> None:
@@ -191,7 +193,7 @@ def check_wanted(ask: Ask) -> None:
 
 def prepare(ask: Ask, parts: Parts) -> Given:
     """Search, select, lay out the passages, render the prompt. Without facts nothing is searched."""
-    found = parts.search(ask.question) if ask.facts else NOTHING
+    found = parts.search(ask.question, ask.scope) if ask.facts else NOTHING
     hits = select(found.hits, ask.passages, ask.passage_tokens, parts.count_tokens)
     passages = as_passages(hits, best_last=ask.adapter is not None, proposals=ask.evidence.proposals)
     return Given(hits, passages, make_prompt(ask, passages, parts.model.chat), found.ms, found.answerable, found)
@@ -438,7 +440,10 @@ def make_record(
         search=search_facts(given.found),
         documents=tuple({"document": d, "version": v, "sha256": parts.digest_of(d, v)} for d, v in versions),
         citations=citations,
-        principal=ask.principal,
+        principal=ask.scope.principal,
+        access=ask.scope.labels,
+        where=ask.scope.where or None,
+        as_of=given.found.point,
     )
 
 

@@ -10,13 +10,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from factform.intake import Intake
 from factform.opened import Opened
 from factform.records import Change, Receipt, SearchResult, Source
 from factform.sources import STDIN, Labels, Stdin, absolute, count_lines, document_id, find_files
 from factform.sync import Folder, Sync
+
+if TYPE_CHECKING:
+    from factform.facts.ledger import VersionRow
+    from factform.facts.versions import Difference
 
 
 class Documents(Opened):
@@ -125,9 +129,36 @@ class Documents(Opened):
                 leaving(document)
             return self.facts.remove(list(documents))
 
-    def search(self, question: str, *, k: int = 10, distinct: bool = False) -> SearchResult:
-        """The `k` best passages; `distinct` leaves out those whose words a better one holds as well."""
-        return self.facts.search(question, k=k, distinct=distinct)
+    def search(
+        self,
+        question: str,
+        *,
+        k: int = 10,
+        distinct: bool = False,
+        principal: str | None = None,
+        labels: Sequence[str] | None = None,
+        where: str | None = None,
+        as_of: str | int | None = None,
+    ) -> SearchResult:
+        """The `k` best passages of what `principal` (or who holds `labels`) may see, of documents that meet the filter
+        `where`, as of a past moment or point; `distinct` leaves out those whose words a better one holds as well.
+
+        Raises AccessError, QueryError.
+        """
+        scope = self.scope(principal, labels, where, as_of)
+        return self.facts.search(question, k=k, scope=scope, distinct=distinct)
+
+    def history(self, document: str) -> list[VersionRow]:
+        """Every version of a document, oldest first, with the points between which a search found it. NotFound."""
+        return self.facts.known_history(document)
+
+    def diff(self, document: str, old: str | None = None, new: str | None = None) -> Difference:
+        """What changed in a document from one version to another, by default from the one before to the last."""
+        return self.facts.diff(document, old, new)
+
+    def restore(self, document: str, version: str) -> Receipt:
+        """Make an old version the current one again; history goes on. Access labels stay those in force now."""
+        return self.add_sources([self.facts.source_of(document, version)], 1)[0]
 
     def rebuild_index(self) -> dict[str, Any]:
         """Make the index anew from the stored documents, with the present embedder and chunk size."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from factform.answer import NO_EVIDENCE, Ask, EvidenceUse, Parts, answer, free_validity
 from factform.errors import CaseError
 from factform.measure.evaluate import Observation
-from factform.records import AdapterInfo, Answer, Behavior, Case, Mode
+from factform.records import AdapterInfo, Answer, Behavior, Case, Mode, Scope
 
 ARMS = ("base", "facts", "form", "both")
 
@@ -57,7 +57,7 @@ def _arm(settings: ArmSettings, parts: Parts, *, tuned: bool, facts: bool) -> Ca
             passages=settings.passages,
             passage_tokens=settings.passage_tokens,
             max_tokens=settings.max_tokens,
-            principal="evaluate",
+            scope=Scope(principal="evaluate"),
             evidence=settings.evidence,
         )
         started = time.perf_counter()

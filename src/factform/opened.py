@@ -6,14 +6,14 @@ Knows nothing of the verbs. Whoever lists adapters loads no model.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factform.errors import ModelError, SettingsError
 from factform.ids import FolderState
-from factform.records import AdapterInfo, Behavior, SearchResult
+from factform.records import AdapterInfo, Behavior, Scope, SearchResult
 from factform.settings import STATE, Settings
 
 if TYPE_CHECKING:
@@ -171,9 +171,26 @@ class Opened:
             place_of=lambda hit, start, end: self.facts.place_of(hit.chunk.document, hit.chunk.version, start, end),
         )
 
-    def search_and_weigh(self, question: str) -> SearchResult:
+    def scope(
+        self,
+        principal: str | None = None,
+        labels: Sequence[str] | None = None,
+        where: str | None = None,
+        as_of: str | int | None = None,
+    ) -> Scope:
+        """What somebody may see. `labels` are believed; without them those count that access.toml gives `principal`.
+
+        Neither of both is the owner, who sees everything, unless `facts.access` is "required". Raises AccessError.
+        """
+        from factform.access import labels_of
+
+        required = self.settings.facts.access == "required"
+        held = labels_of(self.folder, principal, labels, required=required)
+        return Scope(held, where or "", "" if as_of is None else str(as_of), principal)
+
+    def search_and_weigh(self, question: str, scope: Scope) -> SearchResult:
         """What the answer flow chooses passages from: the retriever's hits, in the order of their evidence if read."""
-        found = self.facts.search(question, k=CANDIDATES, distinct=True)
+        found = self.facts.search(question, k=CANDIDATES, scope=scope, distinct=True)
         return self.evidence.weigh(question, found) if self.evidence else found
 
     def evidence_use(

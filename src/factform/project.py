@@ -78,13 +78,18 @@ class Project(Care):
         facts: bool = True,
         mode: Mode | None = None,
         principal: str | None = None,
+        labels: Sequence[str] | None = None,
+        where: str | None = None,
+        as_of: str | int | None = None,
         min_confidence: float | None = None,
         cancel: threading.Event | None = None,
     ) -> Answer:
         """Answer a question. `adapter` is "promoted", a registered one, or None for the prompted base.
 
-        An answer less likely to be right than `min_confidence` (by default as in the settings) is refused. Set `cancel`
-        from another thread and Cancelled is raised here within a step of writing, with nothing recorded.
+        Only documents that `principal` (as access.toml says) or who holds `labels` may see are searched, of those that
+        meet the filter `where`, as of a past moment or point. An answer less
+        likely to be right than `min_confidence` (by default as in the settings) is refused. Set `cancel` from another
+        thread and Cancelled is raised here within a step of writing, with nothing recorded.
 
         `mode` defaults to "reuse" with an adapter (it was trained to read reused blocks), else to "exact".
         """
@@ -92,6 +97,7 @@ class Project(Care):
 
         if not question.strip():
             raise CaseError("the question is empty: write a question")
+        scope = self.scope(principal, labels, where, as_of)
         with self._opening:  # of several callers the first opens the parts and loads the adapter, the others wait
             form = self.behavior(behavior) if behavior else None
             chosen = self._adapter(form, adapter)
@@ -105,7 +111,7 @@ class Project(Care):
             passages=form.passages if form else self.settings.facts.passages,
             passage_tokens=self.settings.facts.passage_tokens,
             max_tokens=form.max_tokens if form else self.settings.answer.max_tokens,
-            principal=principal,
+            scope=scope,
             evidence=use,
             cancel=cancel,
         )
@@ -120,6 +126,9 @@ class Project(Care):
         facts: bool = True,
         mode: Mode | None = None,
         principal: str | None = None,
+        labels: Sequence[str] | None = None,
+        where: str | None = None,
+        as_of: str | int | None = None,
         min_confidence: float | None = None,
         at_once: int = 8,
     ) -> list[Answer]:
@@ -138,6 +147,9 @@ class Project(Care):
                 facts=facts,
                 mode=mode,
                 principal=principal,
+                labels=labels,
+                where=where,
+                as_of=as_of,
                 min_confidence=min_confidence,
                 cancel=stop,
             )

@@ -137,6 +137,7 @@ class Receipt:
     """What became of one document. `visible_ms` is from the call's start for it until a search can find it.
 
     `note` is what its reader should know: pages that are pictures and were not read, text that was recognized.
+    `point` numbers the change among all changes of what a search finds: `--as-of` takes it.
     """
 
     document: str
@@ -147,6 +148,7 @@ class Receipt:
     visible_ms: float | None = None
     error: str | None = None
     note: str | None = None
+    point: int | None = None
 
 
 @dataclass(frozen=True)
@@ -214,11 +216,32 @@ class Hit:
 
 
 @dataclass(frozen=True)
+class Scope:
+    """What of the documents a question may see, applied before anything is ranked.
+
+    `labels` are those the reader holds: a document with access labels is seen by who holds one of them; None is the
+    owner, who sees everything. `where` is a filter over metadata (`facts/where.py`), "" for none. `as_of` is a past
+    moment, an ISO date or time or a point's number, "" for now. `principal` is who asks, for the record.
+    """
+
+    labels: tuple[str, ...] | None = None
+    where: str = ""
+    as_of: str = ""
+    principal: str | None = None
+
+
+OWNER = Scope()
+"""Sees everything there is now."""
+
+
+@dataclass(frozen=True)
 class SearchResult:
     """Hits best first. `ms` are milliseconds by stage: embed, search, rerank, evidence (where it was read), total.
 
     `answerable` is the probability that the hits hold the answer, where an evidence model read them. `dropped` are the
-    candidates that are no hits, each with its reason. `ranking` says how they were scored, `notes` what was left out.
+    candidates that are no hits, each with its reason. `ranking` says how they were scored, `notes` what was left out,
+    and what of the scope asked for can hardly have been meant: a key no document has, a value of a type it never has.
+    `point` is the past moment searched, None for now.
     """
 
     hits: tuple[Hit, ...]
@@ -227,6 +250,7 @@ class SearchResult:
     dropped: tuple[Hit, ...] = ()
     ranking: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    point: int | None = None
 
 
 @dataclass(frozen=True)
@@ -385,7 +409,7 @@ class Answer:
     """The outcome of one question: in contract, quoted and recorded, or a refusal with its reason.
 
     `confidence` is the probability that it is right, where an evidence model read the passages: that the answer is the
-    one they hold, of a refusal that they hold none.
+    one they hold, of a refusal that they hold none. `notes` are those of the search.
     """
 
     question: str
@@ -403,6 +427,7 @@ class Answer:
     ms: Mapping[str, float]
     interventions: int | None = None
     confidence: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 def as_json(record: Any) -> Any:

@@ -58,6 +58,8 @@ class FactsSettings(BaseModel):
     The best `candidates` by vectors and by words are scored together, words having the share `word_weight`, and the
     first `rerank_depth` of them once more by `rerank`; "cross-encoder" takes `rerank_model` (a folder or hub id).
     A plain question is answered from `passages` of them; with `passage_tokens` above 0 from as many as fit into that.
+
+    With `access` "required" nothing is searched for somebody who did not say who they are.
     """
 
     model_config = _STRICT
@@ -76,6 +78,7 @@ class FactsSettings(BaseModel):
     parse_memory_mb: int = Field(default=1024, ge=64)
     ocr: Literal["auto", "off"] = "auto"
     ocr_language: str = Field(default="eng", pattern=r"^[A-Za-z0-9_]+(\+[A-Za-z0-9_]+)*$")
+    access: Literal["open", "required"] = "open"
 
 
 class AnswerSettings(BaseModel):

@@ -21,7 +21,7 @@ from factform.facts.store import DataLayer
 from factform.facts.visible import EVERYTHING, Visible
 from factform.facts.words import FUNCTION_WORDS, asked, stem, terms
 from factform.ids import chunk_id, sha256_text
-from factform.records import Chunk, Source
+from factform.records import Chunk, Scope, Source
 
 ENCODER = HashEncoder()
 WORDS = [f"{a}{b}" for a in ("ka", "lo", "mi", "nu", "re") for b in ("ba", "do", "fi", "gu")]
@@ -156,7 +156,7 @@ def test_what_others_own_changes_no_score_and_no_hit(tmp_path: Path) -> None:
         layer.add([Source(f"own{i}", x.encode(), f"{i}.txt", access=("me",)) for i, x in enumerate(own)])
 
         def told() -> list[list[tuple[str, float, dict[str, float]]]]:
-            results = [layer.search(q, k=60, allowed=reader, rerank=False) for q in questions]
+            results = [layer.search(q, k=60, scope=Scope(tuple(reader)), rerank=False) for q in questions]
             return [[(hit.chunk.id, hit.score, dict(hit.scores)) for hit in result.hits] for result in results]
 
         before = told()

@@ -24,7 +24,7 @@ from factform.facts.index import LAYOUT, Index, Row
 from factform.facts.store import DataLayer
 from factform.facts.writer import BATCH_DOCUMENTS, Writer
 from factform.ids import sha256, version_id
-from factform.records import Source
+from factform.records import Scope, Source
 
 
 def text(document: str, body: str, **more: Any) -> Source:
@@ -184,11 +184,11 @@ def test_identical_documents_rank_by_id(layer: DataLayer) -> None:
 def test_access_labels(layer: DataLayer) -> None:
     layer.add([text("open", "zebra price"), text("hr", "zebra salary", access=("hr", "board"))])
     assert sorted(found(layer, "zebra")) == ["hr", "open"]
-    assert found(layer, "zebra salary", allowed=frozenset()) == ["open"]
-    assert found(layer, "zebra salary", allowed=frozenset({"sales"})) == ["open"]
-    assert found(layer, "zebra salary", allowed=frozenset({"board"}))[0] == "hr"
+    assert found(layer, "zebra salary", scope=Scope(())) == ["open"]
+    assert found(layer, "zebra salary", scope=Scope(("sales",))) == ["open"]
+    assert found(layer, "zebra salary", scope=Scope(("board",)))[0] == "hr"
     layer.add([text("hr", "zebra salary", access=("board",))])
-    assert found(layer, "zebra salary", allowed=frozenset({"hr"})) == ["open"]
+    assert found(layer, "zebra salary", scope=Scope(("hr",))) == ["open"]
 
 
 @pytest.mark.parametrize("question", ["", " ", "?!", "\ud800", "zebra AND (", "\x00", "a" * 5000])
@@ -381,8 +381,8 @@ def test_torn_manifests_are_moved_aside_and_what_they_held_is_caught_up(layer: D
         path.write_bytes(path.read_bytes()[:20])
     with reopened(layer) as opened:
         assert bodies(opened) == {"a": "zebra", "b": "giraffe", "c": "same bytes"}
-        assert found(opened, "same bytes", allowed=frozenset({"staff"})).count("c") == 0
-        assert found(opened, "same bytes", allowed=frozenset({"board"})).count("c") == 1
+        assert found(opened, "same bytes", scope=Scope(("staff",))).count("c") == 0
+        assert found(opened, "same bytes", scope=Scope(("board",))).count("c") == 1
         status = opened.status()
         assert status["consistent"]
         assert status["accounting"]["holds"]
@@ -632,7 +632,7 @@ class Sequences(RuleBasedStateMachine):
         assert {d.document: d.access for d in self.layer.documents()} == {d: a for d, (_, a) in self.held.items()}
         for allowed in (frozenset[str](), frozenset({"board"})):
             visible = {d for d, (_, access) in self.held.items() if not access or allowed & set(access)}
-            assert set(found(self.layer, "zebra bear", k=100, allowed=allowed)) == visible
+            assert set(found(self.layer, "zebra bear", k=100, scope=Scope(tuple(allowed)))) == visible
 
     def teardown(self) -> None:
         self.layer.close()

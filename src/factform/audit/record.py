@@ -43,7 +43,8 @@ class AnswerRecord:
     `candidates`, `search`, `prompt` and `generation` are made below. `documents` are the versions that were
     candidates, as `{"document", "version", "sha256"}`, the digest being that of the version's bytes. `model` and
     `adapter` are digests. `output` is the model's text as it came, `answer` what was released of it.
-    `principal` is who asked, `access` the labels they held (None: no access rules were in force).
+    `principal` is who asked, `access` the labels they held (None: no access rules were in force). `where` is the filter
+    and `as_of` the past point that was searched (None: the documents of that time).
     """
 
     question: str
@@ -65,6 +66,8 @@ class AnswerRecord:
     search: Mapping[str, Any] = field(default_factory=dict)
     principal: str | None = None
     access: tuple[str, ...] | None = None
+    where: str | None = None
+    as_of: int | None = None
     versions: Mapping[str, Any] = field(default_factory=versions)
 
 

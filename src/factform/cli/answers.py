@@ -10,7 +10,17 @@ from typing import Annotated
 import typer
 
 from factform.cli import show
-from factform.cli.options import HERE, BehaviorOption, JsonOption, ProjectOption, ReadingMode
+from factform.cli.options import (
+    HERE,
+    AsOfOption,
+    BehaviorOption,
+    JsonOption,
+    LabelOption,
+    ProjectOption,
+    ReadingMode,
+    WhereOption,
+    WhoOption,
+)
 from factform.cli.run import emit, opened
 
 
@@ -24,7 +34,10 @@ def ask(
     mode: Annotated[
         ReadingMode | None, typer.Option("--mode", help="How passages are read (default: reuse with an adapter).")
     ] = None,
-    principal: Annotated[str, typer.Option("--as", metavar="WHO", help="Who asks, for the record.")] = "",
+    principal: WhoOption = "",
+    label: LabelOption = None,
+    where: WhereOption = "",
+    as_of: AsOfOption = "",
     min_confidence: Annotated[
         float | None,
         typer.Option("--min-confidence", metavar="P", min=0, max=1, help="Refuse what is less likely to be right."),
@@ -44,6 +57,9 @@ def ask(
             facts=not no_facts,
             mode=mode,
             principal=principal or None,
+            labels=label or None,
+            where=where,
+            as_of=as_of or None,
             min_confidence=min_confidence,
         )
     emit(answer, as_json, lambda console: show.answer(console, answer))

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from factform.cli import answers, audit, care, facts, form, numbers, sources, system
+from factform.cli import answers, audit, care, facts, form, numbers, sources, system, versions
 
 
 def build() -> Callable[..., Any]:
@@ -22,7 +22,7 @@ def assemble() -> typer.Typer:
     """The typer application."""
     app = _group("Facts from documents, form from the model: retrieval and fine-tuning as one measured system.")
     _verbs(app, facts.init, sources.add, sources.sync, sources.watch, facts.remove, facts.documents)
-    _verbs(app, facts.search, answers.ask)
+    _verbs(app, facts.search, answers.ask, versions.history, versions.diff, versions.restore)
     _verbs(app, care.erase)
     _verbs(app, form.tune, form.gate, form.promote, form.rollback, form.adapters, care.doctor, system.version)
     _nouns(app, "behaviors", "Behavior folders: list, check, make one.", form.list_, form.check, form.new)

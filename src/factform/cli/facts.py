@@ -13,7 +13,15 @@ import typer
 from factform import records
 from factform.cli import show
 from factform.cli.explain import show_explained
-from factform.cli.options import HERE, JsonOption, ProjectOption
+from factform.cli.options import (
+    HERE,
+    AsOfOption,
+    JsonOption,
+    LabelOption,
+    ProjectOption,
+    WhereOption,
+    WhoOption,
+)
 from factform.cli.run import FAILED, emit, opened
 from factform.records import Hit, Receipt, SearchResult
 
@@ -65,15 +73,27 @@ def search(
     explain: Annotated[
         bool, typer.Option("--explain", help="Every candidate, its scores, and why or why not.")
     ] = False,
+    principal: WhoOption = "",
+    label: LabelOption = None,
+    where: WhereOption = "",
+    as_of: AsOfOption = "",
     project: ProjectOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
     """Find the best passages for a question, without a language model.
 
-    Example: factform search "notice period" -k 5
+    Example: factform search "notice period" -k 5 --where "year >= 2025 and dept = 'tax'"
     """
     with opened(project, as_json) as p:
-        result = p.search(question, k=k, distinct=distinct)
+        result = p.search(
+            question,
+            k=k,
+            distinct=distinct,
+            principal=principal or None,
+            labels=label or None,
+            where=where,
+            as_of=as_of or None,
+        )
     value = search_json(result)
     if explain:
         value |= explained_json(result)
@@ -105,7 +125,8 @@ def status(project: ProjectOption = HERE, as_json: JsonOption = False) -> None:
 
 def search_json(result: SearchResult) -> dict[str, object]:
     """Hits with their chunk's fields beside their own."""
-    return {"hits": [_hit(hit) for hit in result.hits], "ms": records.as_json(result.ms)}
+    hits = [_hit(hit) for hit in result.hits]
+    return {"hits": hits, "ms": records.as_json(result.ms), "notes": list(result.notes), "point": result.point}
 
 
 def explained_json(result: SearchResult) -> dict[str, object]:

@@ -98,7 +98,14 @@ def hits(console: Console, result: SearchResult) -> None:
             console.print(f"   {plain(c.header)}")
         text = c.text if len(c.text) <= SHOWN_TEXT else f"{c.text[:SHOWN_TEXT]}…"
         console.print("   " + plain(text).replace("\n", "\n   ") + "\n")
-    console.print(f"{len(result.hits)} passages in {_ms(result.ms, 'total')}")
+    notes(console, result.notes)
+    past = f" as of point {result.point}" if result.point is not None else ""
+    console.print(f"{len(result.hits)} passages{past} in {_ms(result.ms, 'total')}")
+
+
+def notes(console: Console, found: Sequence[str]) -> None:
+    for note in found:
+        console.print(f"note: {plain(note)}")
 
 
 def place(document: str, page: int | None, start: int, end: int, within: Mapping[str, Any] = NOWHERE) -> str:
@@ -129,6 +136,7 @@ def answer(console: Console, found: Answer) -> None:
         console.print(plain(found.reason))
     for number, citation in enumerate(found.citations, 1):
         _citation(console, number, citation)
+    notes(console, found.notes)
     form = f" · {found.behavior}" if found.behavior else ""
     if found.confidence is not None:
         console.print(f"right with a probability of {found.confidence:.0%}")

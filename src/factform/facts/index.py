@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -160,6 +161,21 @@ class Index:
             if rows:
                 self._table.add(batch)
         self._drop(old)
+
+    def relabel(self, told: Mapping[str, tuple[tuple[str, ...], int]], chunks: Mapping[str, int]) -> None:
+        """Give the rows of documents other access labels and ledger rows, in one commit; their vectors stay.
+
+        Raises StoreError, and changes nothing, where a row is damaged or a document has not as many as `chunks` says.
+        """
+        found = list(self.batches(told))
+        rows = [row for some, _ in found for row in some]
+        for row in rows:
+            self.check_row(row)  # written again it would get a new seal, damaged or not
+        if Counter(row.chunk.document for row in rows) != Counter({d: n for d, n in chunks.items() if n}):
+            raise StoreError(f"the index in {self.folder} lacks passages; run `factform doctor --repair`")
+        if rows:
+            anew = [Row(row.chunk, *told[row.chunk.document]) for row in rows]
+            self.replace(anew, np.concatenate([vectors for _, vectors in found]), told)
 
     def append(self, rows: Sequence[Row], vectors: Vectors) -> None:
         """Add rows of documents the table is known not to hold (filling a new table)."""
@@ -328,6 +344,18 @@ class Index:
             for batch in self._table.search().select(schema(self.dim).names).to_batches():
                 for record in batch.to_pylist():
                     yield _row(record), record["search_text"], np.asarray(record["vector"], np.float32)
+
+    def batches(self, documents: Collection[str] | None = None) -> Iterator[tuple[list[Row], Vectors]]:
+        """Every row (of some documents) with the vectors [rows, dim], a batch at a time, in no particular order."""
+        names = [name for name in schema(self.dim).names if name not in ("vector", "search_text")]
+        with _translated(self.folder, "read"):
+            query = self._table.search().select([*names, "vector"])
+            if documents is not None:
+                keys = ", ".join(f"'{document_key(document)}'" for document in sorted(documents))
+                query = query.where(f"document_key IN ({keys})" if keys else "false")
+            for batch in query.to_batches():
+                flat = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
+                yield [_row(record) for record in batch.select(names).to_pylist()], flat.reshape(-1, self.dim)
 
     def chunks_of(self, document: str) -> list[Chunk]:
         """The chunks of one document, in no particular order."""

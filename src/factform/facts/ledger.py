@@ -16,7 +16,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -56,6 +56,8 @@ class VersionRow:
     ended_at: str | None
     places_sha256: str | None = None
     note: str | None = None
+    began: int | None = None
+    ended: int | None = None
 
     def source(self, data: bytes) -> Source:
         """The source as it was offered, given its bytes again."""
@@ -305,6 +307,48 @@ class Ledger:
         )
         return 0 if row is None else int(row["n"])
 
+    # --- past -----------------------------------------------------------------------------------
+
+    def point(self) -> int:
+        """The number of the last change of what a search finds, 0 before the first."""
+        row = self._one("SELECT max(point) n FROM points")
+        return 0 if row is None or row["n"] is None else int(row["n"])
+
+    def point_at(self, moment: str) -> int:
+        """The last point up to a moment ("2026-11-24T09:00:00.000+00:00"), 0 before the first."""
+        row = self._one("SELECT max(point) n FROM points WHERE at <= ?", (moment,))
+        return 0 if row is None or row["n"] is None else int(row["n"])
+
+    def found_at(self, point: int) -> list[VersionRow]:
+        """The versions a search found at a point, by document."""
+        return self._rows(
+            "SELECT * FROM versions WHERE began <= ? AND (ended IS NULL OR ended > ?) ORDER BY document", (point, point)
+        )
+
+    def latest(self) -> dict[str, VersionRow]:
+        """Of every document that a search ever found the last version: what is in force for it now."""
+        return {row.document: row for row in self._rows("SELECT * FROM versions WHERE began IS NOT NULL ORDER BY seq")}
+
+    def changed_since(self, point: int) -> set[str]:
+        """Documents that changed after a point."""
+        statement = "SELECT document FROM versions WHERE began > ? UNION SELECT document FROM versions WHERE ended > ?"
+        return {str(row["document"]) for row in self._all(statement, (point, point))}
+
+    def define(self, name: str, arguments: int, function: Callable[..., str | float | None]) -> None:
+        """Let statements of this connection call a pure function."""
+        with self._lock:
+            self._connection.create_function(name, arguments, function, deterministic=True)
+
+    def matching(self, condition: str, values: Sequence[Any]) -> list[str]:
+        """Documents whose current version `v` meets a condition made by `facts/matching.py`."""
+        statement = f"SELECT v.document FROM versions v WHERE v.status = 'indexed' AND {condition}"
+        return [str(row["document"]) for row in self._all(statement, values)]
+
+    def types_of(self, what: str, values: Sequence[Any], condition: str, more: Sequence[Any]) -> list[str]:
+        """The distinct values of an expression over current versions `v` that meet a condition."""
+        statement = f"SELECT DISTINCT {what} t FROM versions v WHERE v.status = 'indexed' AND {condition}"
+        return [str(row["t"]) for row in self._all(statement, [*values, *more]) if row["t"] is not None]
+
     # --- writing --------------------------------------------------------------------------------
 
     def accept(self, sources: Sequence[tuple[Source, str, str]]) -> list[VersionRow]:
@@ -328,28 +372,30 @@ class Ledger:
 
     def finish(
         self,
-        indexed: Iterable[tuple[int, str, int]],
+        indexed: Sequence[tuple[int, str, int]],
         failed: Iterable[tuple[int, str]],
         marks: Mapping[str, str] | None = None,
         read: Mapping[int, tuple[str | None, str | None]] = NOTHING_READ,
-    ) -> None:
+    ) -> int:
         """Close accepted rows: (seq, text_sha256, chunks) are what a search now finds, (seq, error) are not.
 
-        `marks` are small values noted in the same transaction, `read` has (places_sha256, note) by seq.
+        `marks` are small values noted in the same transaction, `read` has (places_sha256, note) by seq. Returns the
+        point from which a search finds them.
         """
         now = _now()
         with self.transaction() as run:
             _note(run, marks or {})
+            point = _new_point(run, now) if indexed else 0
             for seq, text_sha256, chunks in indexed:
                 run(
-                    "UPDATE versions SET status = 'superseded', ended_at = ? WHERE seq = (SELECT d.current FROM "
-                    "documents d JOIN versions v ON v.document = d.id WHERE v.seq = ?) AND seq <> ?",
-                    (now, seq, seq),
+                    "UPDATE versions SET status = 'superseded', ended_at = ?, ended = ? WHERE seq = (SELECT d.current "
+                    "FROM documents d JOIN versions v ON v.document = d.id WHERE v.seq = ?) AND seq <> ?",
+                    (now, point, seq, seq),
                 )
                 run(
                     "UPDATE versions SET status = 'indexed', text_sha256 = ?, chunks = ?, error = NULL, "
-                    "indexed_at = ?, places_sha256 = ?, note = ? WHERE seq = ?",
-                    (text_sha256, chunks, now, *read.get(seq, (None, None)), seq),
+                    "indexed_at = ?, places_sha256 = ?, note = ?, began = ? WHERE seq = ?",
+                    (text_sha256, chunks, now, *read.get(seq, (None, None)), point, seq),
                 )
                 run(
                     "UPDATE documents SET current = ?, removing = 0 WHERE id = (SELECT document FROM versions "
@@ -358,6 +404,7 @@ class Ledger:
                 )
             for seq, error in failed:
                 run("UPDATE versions SET status = 'failed', error = ?, ended_at = ? WHERE seq = ?", (error, now, seq))
+        return point
 
     def retext(self, seq: int, text_sha256: str, chunks: int, places_sha256: str | None, note: str | None) -> None:
         """A rebuild derived this canonical text for a current version (a newer parser may read it differently)."""
@@ -365,17 +412,19 @@ class Ledger:
         with self.transaction() as run:
             run("UPDATE versions SET text_sha256 = ?, chunks = ?, places_sha256 = ?, note = ? WHERE seq = ?", values)
 
-    def start_removal(self, documents: Sequence[str]) -> None:
-        """Decide that `documents` are gone: from here on no search shows them."""
+    def start_removal(self, documents: Sequence[str]) -> int:
+        """Decide that `documents` are gone: from here on, the point returned, no search shows them."""
         now = _now()
         with self.transaction() as run:
+            point = _new_point(run, now)
             for document in documents:
                 run(
-                    "UPDATE versions SET status = 'removed', ended_at = ? WHERE seq = (SELECT current FROM documents "
-                    "WHERE id = ?) OR (document = ? AND status = 'accepted')",
-                    (now, document, document),
+                    "UPDATE versions SET status = 'removed', ended_at = ?, ended = ? WHERE seq = (SELECT current FROM "
+                    "documents WHERE id = ?) OR (document = ? AND status = 'accepted')",
+                    (now, point, document, document),
                 )
                 run("UPDATE documents SET current = NULL, removing = 1 WHERE id = ?", (document,))
+        return point
 
     def finish_removal(self, documents: Sequence[str], marks: Mapping[str, str] | None = None) -> None:
         """The index no longer holds any chunk of `documents`. `marks` are noted in the same transaction."""
@@ -451,6 +500,13 @@ def _version_row(row: sqlite3.Row) -> VersionRow:
     except (ValueError, TypeError) as error:
         raise StoreError(f"row {values.get('seq')} of the ledger is damaged; run `factform doctor --repair`") from error
     return VersionRow(**values)
+
+
+def _new_point(run: Any, now: str) -> int:
+    """The next point. Its time is never before the last one's, however the clock was set."""
+    point, at = run("SELECT coalesce(max(point), 0) + 1, coalesce(max(at), '') FROM points").fetchone()
+    run("INSERT INTO points VALUES (?, ?)", (point, max(now, at)))
+    return int(point)
 
 
 def _now() -> str:

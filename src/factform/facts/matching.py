@@ -136,11 +136,10 @@ def iso_instant(text: object) -> str | None:
 
 _moment = lru_cache(65_536)(read_moment)
 
-FUNCTIONS: dict[str, tuple[int, Callable[..., object]]] = {
+FUNCTIONS: dict[str, tuple[int, Callable[..., str | float | None]]] = {
     "iso_day": (1, iso_day),
     "iso_instant": (1, iso_instant),
     "type_of": (2, type_of),
-    "json_number": (1, lambda text: float(text) if isinstance(text, str) else text),
 }
 """What the ledger's connection needs for these statements: name to number of arguments and function."""
 
@@ -205,7 +204,7 @@ def _texts(kind: Clause, value: Clause, values: Sequence[Value]) -> list[Clause]
 
 def _samples(values: Sequence[Value]) -> list[Value]:
     """One value of each type."""
-    return list({_literal_type(value): value for value in values}.values())
+    return list({literal_type(value): value for value in values}.values())
 
 
 def type_sql(key: Key) -> Clause:
@@ -225,7 +224,7 @@ def _path(key: Key) -> str:
     return "$" + "".join(f'."{name}"' for name in key.path)
 
 
-def _literal_type(value: Value) -> str:
+def literal_type(value: Value) -> str:
     if isinstance(value, Moment):
         return "date"
     if isinstance(value, bool):
@@ -249,7 +248,7 @@ def _alike_sql(kind: Clause, value: Clause, literal: Value) -> Clause:
         sql = f"({kind[0]} = 'text' AND iso_day({value[0]}) IS NOT NULL)"
         return sql, [*kind[1], *value[1]]
     types = {"true or false": "('true', 'false')", "text": "('text')", "number": "('integer', 'real')"}
-    return f"{kind[0]} IN {types[_literal_type(literal)]}", kind[1]
+    return f"{kind[0]} IN {types[literal_type(literal)]}", kind[1]
 
 
 def _by_time(alike: str, values: list[Any], value: Clause, op: str, literal: Moment) -> Clause:

@@ -8,18 +8,20 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from factform.errors import NotFound, SettingsError, StoreError
 from factform.facts import blobs
+from factform.facts.asof import Past, find_point
 from factform.facts.crossencoder import CrossEncoder
 from factform.facts.current import CurrentIndex
 from factform.facts.distinct import copies_apart
 from factform.facts.embed import Encoder, Vectors
 from factform.facts.erase import Eraser
-from factform.facts.index import Found
+from factform.facts.filters import Filters
+from factform.facts.index import Found, Index
 from factform.facts.ledger import Ledger, VersionRow, WriterLock
 from factform.facts.origins import Origins
 from factform.facts.places import Places, decode_places, framed
@@ -28,10 +30,11 @@ from factform.facts.rerank import CrossReranker, MaxSimReranker, Reranker, Token
 from factform.facts.rerank import rerank as reranked
 from factform.facts.sandbox import Limits, Sandbox
 from factform.facts.search import DEFAULT_RANKING, Asked, Ranking, explained, fuse, printable
+from factform.facts.versions import Difference, compare, pick
 from factform.facts.visible import Visible
-from factform.facts.writer import Progress, Writer
+from factform.facts.writer import Progress, Writer, valid_unicode
 from factform.ids import sha256, sha256_text, version_id
-from factform.records import Chunk, Receipt, SearchResult, Source
+from factform.records import OWNER, Chunk, Receipt, Scope, SearchResult, Source
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,16 @@ class DocumentInfo:
     access: tuple[str, ...]
     indexed_at: str | None
     note: str | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """What one search looks at: rows `visible` of the table of a `past` moment, or (None) of the index in use."""
+
+    visible: Visible
+    notes: tuple[str, ...] = ()
+    point: int | None = None
+    past: Index | None = None
 
 
 class DataLayer:
@@ -78,6 +91,8 @@ class DataLayer:
         self._tokens = TokenVectors()
         self.ranking = ranking
         self._reranker = self._named(cross_encoder)
+        self._filters = Filters(ledger)
+        self._past = Past(folder, encoder, chunk_tokens, ledger, self._current)
         self._sandbox = Sandbox(parsing)
         self._writer = Writer(folder, encoder, chunk_tokens, ledger, lock, self._current, self._tokens, self._sandbox)
 
@@ -162,23 +177,19 @@ class DataLayer:
     # --- reading --------------------------------------------------------------------------------
 
     def search(
-        self,
-        question: str,
-        *,
-        k: int = 10,
-        allowed: frozenset[str] | None = None,
-        rerank: bool = True,
-        distinct: bool = False,
+        self, question: str, *, k: int = 10, scope: Scope = OWNER, rerank: bool = True, distinct: bool = False
     ) -> SearchResult:
-        """The `k` best passages for a question. `allowed` are the reader's labels; None sees everything.
+        """The `k` best passages for a question, of what `scope` may see. Raises QueryError for a scope that cannot be
+        understood.
 
         With `distinct`, a passage whose words another, better one holds as well is not among them.
         """
         start = time.perf_counter()
+        view = self._view(scope)
         asked = Asked(printable(question), *self._encoder.encode_query(printable(question)))
         embedded = time.perf_counter()
-        found = self._candidates(asked.text, asked.vector, max(self.ranking.candidates, k), Visible(allowed))
-        hidden = set(self._ledger.removing())
+        found = self._candidates(asked.text, asked.vector, max(self.ranking.candidates, k), view)
+        hidden = set() if view.past else set(self._ledger.removing())
         seen = [item for item in found if item.row.chunk.document not in hidden]
         scored = fuse(seen, asked.vector, self.ranking.word_weight)
         searched = time.perf_counter()
@@ -195,13 +206,14 @@ class DataLayer:
             {name: 1000 * s for name, s in {**seconds, "total": end - start}.items()},
             dropped=(*dropped, *copies),
             ranking={**asdict(self.ranking), "rerank": by.name if by and not notes else "none"},
-            notes=notes,
+            notes=(*view.notes, *notes),
+            point=view.point,
         )
 
     def rankings(self, question: str, choices: Sequence[Ranking]) -> list[list[str]]:
         """The documents of the candidates in order, under each of `choices`; all take the same candidates."""
         asked = Asked(printable(question), *self._encoder.encode_query(printable(question)))
-        found = self._candidates(asked.text, asked.vector, max(c.candidates for c in choices), Visible(None))
+        found = self._candidates(asked.text, asked.vector, max(c.candidates for c in choices), View(Visible()))
         hidden = set(self._ledger.removing())
         seen = [item for item in found if item.row.chunk.document not in hidden]
         orders = []
@@ -221,15 +233,28 @@ class DataLayer:
             raise SettingsError('facts.rerank = "cross-encoder" needs a model: set facts.rerank_model')
         return CrossReranker(cross_encoder)
 
-    def _candidates(self, question: str, vector: Vectors, n: int, visible: Visible) -> list[Found]:
-        index = self._current.get()
+    def _view(self, scope: Scope) -> View:
+        """What a scope may see. A point at which a search found just what it finds now is searched like now."""
+        point, how = find_point(self._ledger, scope.as_of) if scope.as_of else (None, "")
+        told = (how,) if how else ()
+        if point is not None and point != self._ledger.point():
+            table, visible = self._past.view(scope, point)
+            return View(visible, told, point, table)
+        labels = None if scope.labels is None else frozenset(scope.labels)
+        if not scope.where:
+            return View(Visible(labels), told, point)
+        documents = self._filters.documents(scope.where)
+        return View(Visible(labels, documents), (*told, *self._filters.notes(scope.where, scope.labels)), point)
+
+    def _candidates(self, question: str, vector: Vectors, n: int, view: View) -> list[Found]:
+        index = view.past or self._current.get()
         try:
-            return index.candidates(question, vector, n=n, visible=visible)[0]
+            return index.candidates(question, vector, n=n, visible=view.visible)[0]
         except StoreError:
-            if self._current.get().name == index.name:
+            if view.past or self._current.get().name == index.name:
                 raise
             # Another process rebuilt the index and deleted this table while it was being searched.
-            return self._current.get().candidates(question, vector, n=n, visible=visible)[0]
+            return self._current.get().candidates(question, vector, n=n, visible=view.visible)[0]
 
     def documents(self) -> list[DocumentInfo]:
         """Every document a search can find, by id."""
@@ -275,6 +300,31 @@ class DataLayer:
     def history(self, document: str) -> list[VersionRow]:
         """Every version of a document ever offered, oldest first, with what became of it."""
         return self._ledger.history(document)
+
+    def known_history(self, document: str) -> list[VersionRow]:
+        """The same; NotFound for a document that was never offered."""
+        rows = self._ledger.history(document) if valid_unicode(document) else []
+        if not rows:
+            raise NotFound(f"there never was a document {document!r}; `factform documents` lists those there are")
+        return rows
+
+    def diff(self, document: str, old: str | None = None, new: str | None = None) -> Difference:
+        """From version `old` (by default the one before) to `new` (by default the last). NotFound, QueryError."""
+        rows = self.known_history(document)
+        found = [row for row in rows if row.began is not None]
+        if old is None and len(found) < 2:
+            raise NotFound(f"{document!r} has no two versions to compare: `factform history` lists them")
+        last = pick(rows, document, new) if new is not None else found[-1]
+        first = pick(rows, document, old) if old is not None else found[-2]
+        return compare(first, last, lambda row: self.text_of(document, row.version))
+
+    def source_of(self, document: str, version: str) -> Source:
+        """What restoring a version takes in: its bytes, name, title and metadata, under the access labels that are in
+        force for the document now. NotFound, QueryError, StoreError where the bytes are damaged."""
+        rows = self.known_history(document)
+        row = pick(rows, document, version)
+        latest = next(each for each in reversed(rows) if each.began is not None)
+        return replace(row.source(blobs.get(self._blobs, row.sha256)), access=latest.access)
 
     def text_of(self, document: str, version: str) -> str:
         """Canonical text of a version, current or past, read from disk and checked against its hash."""

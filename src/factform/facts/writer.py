@@ -73,6 +73,18 @@ class _Prepared:
 
 
 @dataclass(frozen=True)
+class _ToldAnew:
+    """A version of which only labels or metadata differ from the `old` row: the chunks in the index stay."""
+
+    row: VersionRow
+    old: VersionRow
+
+
+_Outcome = _Prepared | _ToldAnew | str
+"""What is known of an accepted row before the commit; a text is the reason why it cannot be taken in."""
+
+
+@dataclass(frozen=True)
 class _Batch:
     """Documents taken in together: receipts of those that need no more work, in order with None for the others; when
     those were begun, which of them replace a version, and what was made of them."""
@@ -80,7 +92,7 @@ class _Batch:
     receipts: Mapping[str, Receipt | None]
     started: Mapping[str, float]
     known: Collection[str]
-    prepared: Sequence[tuple[VersionRow, _Prepared | str]]
+    prepared: Sequence[tuple[VersionRow, _Outcome]]
 
     def receipt(self, made: Receipt, visible: float) -> Receipt:
         """`made` with what only this batch knows."""
@@ -174,25 +186,26 @@ class Writer:
                     going.append(document)
                     receipts.append(Receipt(document, row.version, row.sha256, row.chunks, "removed"))
             if going:
-                self._start_removal(going)
+                point = self._start_removal(going)
+                receipts = [replace(r, point=point) if r.status == "removed" else r for r in receipts]
                 failpoint("remove_after_ledger")
                 self._finish_removal()
         return receipts
 
     def _going(self, document: str) -> VersionRow | None:
         """The version of a document that a removal ends: one that waits to be taken in does not come later."""
-        if not _unicode(document):
+        if not valid_unicode(document):
             return None
         return self._ledger.current(document) or self._ledger.has_pending(document)
 
-    def _start_removal(self, documents: Sequence[str]) -> None:
+    def _start_removal(self, documents: Sequence[str]) -> int:
         """Decide in the ledger, on a full disk with the space that is kept for it."""
         try:
-            self._ledger.start_removal(documents)
+            return self._ledger.start_removal(documents)
         except StoreError:
             if not release_reserve(self.folder):
                 raise
-            self._ledger.start_removal(documents)
+            return self._ledger.start_removal(documents)
 
     def _finish_removal(self) -> None:
         """Take out of the index what the ledger says is removed. It is hidden already, so when the disk refuses,
@@ -330,7 +343,7 @@ class Writer:
         failpoint("after_blob")
         rows = self._ledger.accept([(s, version_id(s.data), sha256(s.data)) for s in fresh])
         failpoint("after_ledger")
-        return _Batch(receipts, started, known, list(self._prepare_each(rows)))
+        return _Batch(receipts, started, known, self._found(rows))
 
     def _embed_all(self, batches: Sequence[_Batch]) -> _Embedded:
         ready = [item for batch in batches for _, item in batch.prepared if isinstance(item, _Prepared)]
@@ -361,29 +374,62 @@ class Writer:
 
     def _index_rows(self, rows: Sequence[VersionRow]) -> list[tuple[Receipt, float]]:
         """From "accepted" to "indexed" or "failed"; each receipt comes with the time its commit was visible."""
-        found = list(self._prepare_each(rows))
+        found = self._found(rows)
         ready = [item for _, item in found if isinstance(item, _Prepared)]
         return self._finish(found, *(self._embed(ready, keep_tokens=True) if ready else ([], None)))
 
+    def _found(self, rows: Sequence[VersionRow]) -> list[tuple[VersionRow, _Outcome]]:
+        """What is to be done with accepted rows, in another order: those told anew first, the others read and cut."""
+        current = {row.seq: self._ledger.current(row.document) for row in rows}
+        same = {row.seq: old for row in rows if (old := current[row.seq]) is not None and _same_text(row, old)}
+        anew = [(row, _ToldAnew(row, same[row.seq])) for row in rows if row.seq in same]
+        return [*anew, *self._prepare_each([row for row in rows if row.seq not in same])]
+
     def _finish(
-        self, found: Sequence[tuple[VersionRow, _Prepared | str]], chunks: Sequence[Row], vectors: Vectors | None
+        self, found: Sequence[tuple[VersionRow, _Outcome]], chunks: Sequence[Row], vectors: Vectors | None
     ) -> list[tuple[Receipt, float]]:
         """Commit the chunks of what is ready, and close all rows in the ledger."""
         if not found:
             return []
         ready = [item for _, item in found if isinstance(item, _Prepared)]
-        failed = [(row, reason) for row, reason in found if isinstance(reason, str)]
         visible = self._commit(ready, chunks, vectors) if vectors is not None else time.perf_counter()
-        self._ledger.finish(
-            [(item.row.seq, item.text_sha256, len(item.chunks)) for item in ready],
-            [(row.seq, error) for row, error in failed],
-            self._current.mark() if ready else None,
-            {item.row.seq: (item.places_sha256, item.note) for item in ready},
-        )
+        errors = {row.seq: reason for row, reason in found if isinstance(reason, str)}
+        anew = [item for _, item in found if isinstance(item, _ToldAnew)]
+        if anew and not self._tell_anew(anew):
+            again = list(self._prepare_each([item.row for item in anew]))
+            mended = [item for _, item in again if isinstance(item, _Prepared)]
+            if mended:
+                self._commit(mended, *self._embed(mended))
+            errors |= {row.seq: reason for row, reason in again if isinstance(reason, str)}
+            ready, anew = [*ready, *mended], []
+        visible = time.perf_counter() if vectors is None else visible
+        read = {item.row.seq: (item.places_sha256, item.note) for item in ready}
+        read |= {item.row.seq: (item.old.places_sha256, item.old.note) for item in anew}
+        indexed = [(item.row.seq, item.text_sha256, len(item.chunks)) for item in ready]
+        indexed += [(item.row.seq, str(item.old.text_sha256), item.old.chunks) for item in anew]
+        point = self._ledger.finish(indexed, list(errors.items()), self._current.mark() if indexed else None, read)
         failpoint("after_indexed")
-        receipts = {item.row.seq: _receipt(item.row, len(item.chunks), None, item.note) for item in ready}
-        receipts |= {row.seq: _receipt(row, 0, error) for row, error in failed}
-        return [(receipts[row.seq], visible) for row, _ in found]
+        pieces = {seq: number for seq, _, number in indexed}
+        notes = {seq: note for seq, (_, note) in read.items()}
+        return [
+            (_receipt(row, pieces.get(row.seq, 0), errors.get(row.seq), notes.get(row.seq), point), visible)
+            for row, _ in found
+        ]
+
+    def _tell_anew(self, items: Sequence[_ToldAnew]) -> bool:
+        """Give documents other access labels or metadata, in one commit and with nothing embedded. False, with nothing
+        changed, where a row in the index is damaged or lacking: then they are to be made in the ordinary way."""
+        index = self._current.get()
+        try:
+            told = {item.row.document: (item.row.access, item.row.seq) for item in items}
+            index.relabel(told, {item.old.document: item.old.chunks for item in items})
+        except Refused:
+            raise
+        except StoreError:
+            return False
+        failpoint("after_commit")
+        index.sync()
+        return True
 
     def _commit(self, ready: Sequence[_Prepared], rows: Sequence[Row], vectors: Vectors) -> float:
         """Commit; returns when a search could find it. On return it is on disk for good."""
@@ -583,14 +629,15 @@ def _unstorable(source: Source) -> str | None:
         return "its document id is empty; give it one"
     words = (source.document, source.name, source.title or "", source.media_type or "", *source.access)
     try:
-        if not all(_unicode(word) for word in (*words, canonical_json(dict(source.metadata)))):
+        if not all(valid_unicode(word) for word in (*words, canonical_json(dict(source.metadata)))):
             return "its id, name, title, access labels or metadata are not valid Unicode; rename it"
     except (TypeError, ValueError) as error:
         return f"its metadata cannot be written as JSON: {error}"
     return None
 
 
-def _unicode(text: str) -> bool:
+def valid_unicode(text: str) -> bool:
+    """Whether SQLite and Arrow can hold a text: no lone surrogates."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -598,6 +645,13 @@ def _unicode(text: str) -> bool:
     return True
 
 
-def _receipt(row: VersionRow, chunks: int, error: str | None, note: str | None = None) -> Receipt:
+def _same_text(row: VersionRow, old: VersionRow) -> bool:
+    """Whether two versions of a document have the same chunks under the same headers."""
+    told = [(each.sha256, each.name, each.title, each.media_type) for each in (row, old)]
+    return told[0] == told[1] and old.text_sha256 is not None and row.seq != old.seq
+
+
+def _receipt(row: VersionRow, chunks: int, error: str | None, note: str | None, point: int) -> Receipt:
     status: ReceiptStatus = "failed" if error else "created"
-    return Receipt(row.document, row.version, row.sha256, chunks, status, error=error, note=note)
+    at = None if error else point
+    return Receipt(row.document, row.version, row.sha256, chunks, status, error=error, note=note, point=at)
