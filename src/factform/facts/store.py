@@ -23,6 +23,7 @@ from factform.facts.erase import Eraser
 from factform.facts.filters import Filters
 from factform.facts.index import Found, Index
 from factform.facts.ledger import Ledger, VersionRow, WriterLock
+from factform.facts.offered import valid_unicode
 from factform.facts.origins import Origins
 from factform.facts.places import Places, decode_places, framed
 from factform.facts.recovery import account, quarantined
@@ -32,7 +33,7 @@ from factform.facts.sandbox import Limits, Sandbox
 from factform.facts.search import DEFAULT_RANKING, Asked, Ranking, explained, fuse, printable
 from factform.facts.versions import Difference, compare, pick
 from factform.facts.visible import Visible
-from factform.facts.writer import Progress, Writer, valid_unicode
+from factform.facts.writer import Progress, Writer
 from factform.ids import sha256, sha256_text, version_id
 from factform.records import OWNER, Chunk, Receipt, Scope, SearchResult, Source
 

@@ -11,7 +11,6 @@ from there again. `benchmarks/faults` kills the process at each `failpoint` to p
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
@@ -30,12 +29,13 @@ from factform.facts.disk import failpoint, keep_reserve, release_reserve, sync_u
 from factform.facts.embed import Encoder, Vectors
 from factform.facts.index import Index, Refused, Row, remove_tables, search_text
 from factform.facts.ledger import Ledger, VersionRow, WriterLock
+from factform.facts.offered import normal, unstorable, valid_unicode
 from factform.facts.places import encode_places
 from factform.facts.recovery import Difference, difference
 from factform.facts.rerank import TokenVectors
 from factform.facts.sandbox import Sandbox
 from factform.facts.stages import Stages
-from factform.ids import canonical_json, sha256, version_id
+from factform.ids import sha256, version_id
 from factform.records import Chunk, Parsed, Receipt, ReceiptStatus, Source
 
 BATCH_DOCUMENTS = 32
@@ -363,11 +363,11 @@ class Writer:
     def _early_receipt(self, source: Source) -> Receipt | None:
         """A receipt for a source that needs no work or cannot be noted at all; None for one to be taken in."""
         digest = sha256(source.data)
-        error = _unstorable(source)
+        error = unstorable(source)
         if error:
             return Receipt(source.document, None, digest, 0, "failed", error=error)
         row = self._ledger.current(source.document)
-        if row is not None and row.sha256 == digest and row.source(b"") == _normal(source):
+        if row is not None and row.sha256 == digest and row.source(b"") == normal(source):
             blobs.put(self._blobs, [source.data])  # nothing is written unless the stored bytes are damaged
             return Receipt(source.document, row.version, digest, row.chunks, "unchanged", note=row.note)
         return None
@@ -615,34 +615,6 @@ def _slices(items: Sequence[T], size: int) -> Iterator[list[T]]:
     left = iter(items)
     while batch := list(islice(left, size)):
         yield batch
-
-
-def _normal(source: Source) -> Source:
-    """A source as the ledger gives it back: no bytes, metadata as JSON has it, access labels in a tuple."""
-    metadata = json.loads(canonical_json(dict(source.metadata)))
-    return Source(source.document, b"", source.name, source.media_type, source.title, metadata, tuple(source.access))
-
-
-def _unstorable(source: Source) -> str | None:
-    """Why a source cannot even be noted in the ledger, or None."""
-    if not source.document:
-        return "its document id is empty; give it one"
-    words = (source.document, source.name, source.title or "", source.media_type or "", *source.access)
-    try:
-        if not all(valid_unicode(word) for word in (*words, canonical_json(dict(source.metadata)))):
-            return "its id, name, title, access labels or metadata are not valid Unicode; rename it"
-    except (TypeError, ValueError) as error:
-        return f"its metadata cannot be written as JSON: {error}"
-    return None
-
-
-def valid_unicode(text: str) -> bool:
-    """Whether SQLite and Arrow can hold a text: no lone surrogates."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _same_text(row: VersionRow, old: VersionRow) -> bool:
