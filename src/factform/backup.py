@@ -142,7 +142,7 @@ def _copy_databases(state: Path, copies: Path) -> None:
             with closing(sqlite3.connect(f"file:{state / name}?mode=rw", uri=True)) as source:
                 with closing(sqlite3.connect(copies / name)) as copy:
                     source.backup(copy)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise StoreError(f"{state / name} cannot be copied: {error}; run `factform doctor`") from error
 
 
@@ -311,7 +311,7 @@ def _check_ledger(file: Path, ledger: Path) -> tuple[int, int]:
                 raise StoreError(f"{file}: its ledger is damaged: {wrong[0]}")
             (documents,) = connection.execute("SELECT count(*) FROM documents WHERE current IS NOT NULL").fetchone()
             (versions,) = connection.execute("SELECT count(*) FROM versions").fetchone()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise StoreError(f"{file}: its ledger is damaged: {error}") from error
     return int(documents), int(versions)
 

@@ -120,3 +120,10 @@ def feigned(log: AuditLog) -> object:
         db.execute("UPDATE record SET record = x'00', kind = 'erased' WHERE seq = 3")
     db.close()
     return log.show(log.list()[1]["id"])
+
+
+def test_a_flipped_byte_in_a_name_of_the_schema_is_an_error_of_ours(log: AuditLog) -> None:
+    data = log.path.read_bytes()
+    at = data.index(b"TABLE record")
+    log.path.write_bytes(data[: at + 8] + b"\xc6" + data[at + 9 :])
+    assert any("cannot be used" in problem for problem in log.verify())

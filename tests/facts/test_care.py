@@ -13,6 +13,7 @@ from hash_encoder import DIM, HashEncoder
 
 from factform.errors import StoreError
 from factform.facts import blobs
+from factform.facts import index as index_module
 from factform.facts.care import Check, Place, examine
 from factform.facts.care_repair import Action, needs_index, repair_truth
 from factform.facts.mend import mend
@@ -217,3 +218,20 @@ def test_lost_places_are_told_and_taken_from_the_original_again(tmp_path: Path) 
     assert problems(tmp_path / "state") == set()
     with DataLayer.open(tmp_path / "state", HashEncoder()) as layer:
         assert layer.place_of("prices", receipt.version, 15, 20) == {"row": 2}
+
+
+def test_a_flipped_column_name_is_an_error_of_ours(store: Path) -> None:
+    with DataLayer.open(store, HashEncoder()) as layer:
+        sql(store, "ALTER TABLE versions RENAME COLUMN text_sha256 TO te9t_sha256")
+        with pytest.raises(StoreError, match="doctor --repair"):
+            layer.history("a")
+    assert "ledger" in problems(store)
+
+
+@pytest.mark.parametrize("name", ["RustPanic", "PanicException"])
+def test_a_panic_in_the_library_is_an_error_of_ours(store: Path, name: str) -> None:
+    panic = type(name, (BaseException,), {})
+    with pytest.raises(StoreError, match="index rebuild"), index_module._translated(store, "read"):
+        raise panic
+    with pytest.raises(KeyboardInterrupt), index_module._translated(store, "read"):
+        raise KeyboardInterrupt

@@ -98,6 +98,18 @@ def test_a_changed_description_is_found_with_both_digests(root: Path, tmp_path: 
         registry.get(root, info.digest)
 
 
+def test_changed_dates_are_found_too(root: Path, tmp_path: Path) -> None:
+    info = registry.add(root, make(tmp_path / "made", 1), new())
+    path = root / info.digest / "adapter.json"
+    path.chmod(0o644)
+    text = path.read_text()
+    path.write_text(text.replace(info.created, "1999" + info.created[4:]))
+    with pytest.raises(RegistryError, match=r"the dates in adapter\.json were changed"):
+        registry.verify(root, info.digest)
+    path.write_text(text)
+    registry.verify(root, info.digest)
+
+
 def test_files_cannot_be_written_by_accident(root: Path, tmp_path: Path) -> None:
     info = registry.add(root, make(tmp_path / "n", 1), new())
     modes = [p.stat().st_mode & 0o222 for p in registry.adapter_folder(root, info).iterdir()]

@@ -308,7 +308,7 @@ def _translated(path: Path) -> Iterator[None]:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise StoreBusy(f"audit log {path.name}: another process is writing; try again") from error
         raise RecordError(f"audit log {path} cannot be used: {error}") from error
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # the last: a flipped name in a message
         raise RecordError(f"audit log {path} cannot be used: {error}") from error
 
 

@@ -34,6 +34,9 @@ from factform.records import Chunk
 LAYOUT = 5
 """Number of the row layout below; an index of another layout is rebuilt."""
 
+PANICS = ("RustPanic", "PanicException")
+"""Names of what comes out of Lance's own faults; the classes cannot be imported."""
+
 KEEP_VERSIONS = timedelta(days=36_500)
 """Lance's own default forgets table versions after 7 days, which would make an old answer unrepeatable."""
 
@@ -519,10 +522,14 @@ def whole(path: Path) -> bool:
 
 @contextmanager
 def _translated(folder: Path, done: str) -> Iterator[None]:
-    """Lance raises ValueError, OSError and RuntimeError, with its own source lines in the message."""
+    """Lance raises ValueError, OSError and RuntimeError, with its own source lines in the message. On damaged bytes it
+    may panic, which is none of them."""
     try:
         yield
-    except (ValueError, OSError, RuntimeError, pa.ArrowException) as error:
+    except BaseException as error:
+        known = isinstance(error, ValueError | OSError | RuntimeError | pa.ArrowException)
+        if not known and type(error).__name__ not in PANICS:
+            raise
         reason = str(error).split(", /")[0].strip()
         number = errno_in(f"os error {error.errno}" if isinstance(error, OSError) else str(error))
         if number is None:

@@ -157,7 +157,7 @@ class Ledger:
                 with lock.held():
                     ledger.migrate()
             ledger._log.watch()
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
             if connection is not None:
                 connection.close()
             if isinstance(error, OSError):
@@ -477,11 +477,11 @@ class Ledger:
 def _translated(path: Path) -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise StoreError(f"the ledger {path} refused: {error}; {advice(_errno(error))}") from error
 
 
-def _errno(error: sqlite3.Error) -> int | None:
+def _errno(error: Exception) -> int | None:
     """The system's error behind one of SQLite's, as far as it is the disk's fault."""
     name = getattr(error, "sqlite_errorname", "")
     return errno.ENOSPC if name == "SQLITE_FULL" else errno.EIO if name.startswith("SQLITE_IOERR") else None
@@ -497,9 +497,9 @@ def _version_row(row: sqlite3.Row) -> VersionRow:
     try:
         values["metadata"] = json.loads(values["metadata"])
         values["access"] = tuple(json.loads(values["access"]))
+        return VersionRow(**values)  # a flipped column name is as bad as a flipped value
     except (ValueError, TypeError) as error:
         raise StoreError(f"row {values.get('seq')} of the ledger is damaged; run `factform doctor --repair`") from error
-    return VersionRow(**values)
 
 
 def _new_point(run: Any, now: str) -> int:

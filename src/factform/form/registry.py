@@ -38,7 +38,8 @@ LOCK_SECONDS = 30.0
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
-_OWN_KEYS = ("format", "behavior", "base", "created", "times")
+_DATED = ("created", "times", "dated")
+_OWN_KEYS = ("format", "behavior", "base", *_DATED)
 _FIXED = ("rank", "alpha", "targets", "behavior_digest", "metrics", "tensors")
 
 
@@ -77,7 +78,8 @@ def add(root: Path, folder: Path, new: NewAdapter) -> AdapterInfo:
     with _locked(root):
         if not (root / digest).exists():
             created = datetime.now(UTC).isoformat(timespec="seconds")
-            _write_adapter(root, folder, {**described, "created": created, "times": as_json(new.times)}, digest)
+            dates = {"created": created, "times": as_json(new.times)}
+            _write_adapter(root, folder, {**described, **dates, "dated": sha256_json(dates)}, digest)
     return get(root, digest)
 
 
@@ -114,7 +116,8 @@ def list_adapters(root: Path, behavior: str | None = None) -> list[AdapterInfo]:
 
 def verify(root: Path, digest: str) -> None:
     """Hash the files of one adapter. Raises RegistryError with the wanted and the found digest."""
-    described = {k: v for k, v in _read_config(root / digest / CONFIG_FILE).items() if k not in ("created", "times")}
+    config = _read_config(root / digest / CONFIG_FILE)
+    described = {k: v for k, v in config.items() if k not in _DATED}
     try:
         found = sha256_file(root / digest / TENSORS_FILE)
     except OSError as error:
@@ -122,6 +125,9 @@ def verify(root: Path, digest: str) -> None:
     if found != described.get("tensors"):
         what = f"should be {described.get('tensors')}, is {found}"
         raise RegistryError(f"adapter {digest[:12]}: {TENSORS_FILE} was changed: {what}; tune again or restore it")
+    # Dates do not enter the digest: the same adapter may be tuned twice. Older ones have no checksum of them.
+    if config.get("dated", "") not in ("", sha256_json({name: config.get(name) for name in _DATED[:2]})):
+        raise RegistryError(f"adapter {digest[:12]}: the dates in {CONFIG_FILE} were changed; tune again or restore it")
     if (named := sha256_json(described)) != digest:
         what = f"should be {digest}, is {named}"
         raise RegistryError(f"adapter {digest[:12]}: {CONFIG_FILE} was changed: {what}; tune again or restore it")
