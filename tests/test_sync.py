@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,24 @@ def test_what_did_not_change_is_not_read_again(project: Project, docs: Path) -> 
     (docs / "a.md").chmod(0o640)  # looks different, is the same
     assert not trusted(later, State.of((docs / "a.md").stat()))
     assert done(project.sync(docs)) == {}
+
+
+def test_labels_are_given_to_files_that_are_not_read_again(project: Project, docs: Path) -> None:
+    write(docs, a="The zebra farm.")
+    project.sync(docs)
+    entry = project.facts.origins.synced("docs")["docs/a.md"]
+    project.facts.origins.note("docs", [replace(entry, read_ns=entry.read_ns + 60_000_000_000)])
+    assert done(project.sync(docs)) == {}
+    assert done(project.sync(docs, access=["staff"])) == {"docs/a.md": "update"}
+
+
+def test_one_document_is_renamed_once(project: Project, docs: Path) -> None:
+    """Copied and then deleted: one copy is the document under another name, the other is new."""
+    write(docs, a="The zebra farm.", z="A quiet harbour.")
+    project.sync(docs)
+    (docs / "a.md").unlink()
+    write(docs, b="The zebra farm.", c="The zebra farm.")
+    assert done(project.sync(docs)) == {"docs/b.md": "rename", "docs/c.md": "add"}
 
 
 def test_a_second_change_at_the_same_time_and_of_the_same_size_is_seen(project: Project, docs: Path) -> None:

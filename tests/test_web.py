@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -324,6 +325,13 @@ def test_a_page_may_be_packed_but_not_unpack_to_too_much(server: Server) -> None
     for path, why in (("/bomb", "more than 1 MiB"), ("/bad", "damaged"), ("/other", "'br'")):
         with pytest.raises(DocumentError, match=why):
             fetch(server.url(path), OWN)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DocumentError, match="more than 1 MiB"):
+            fetch(server.url("/bomb"), OWN)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_is_no_page_is_told(server: Server) -> None:

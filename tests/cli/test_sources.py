@@ -19,7 +19,7 @@ import pytest
 
 from factform.cli.sources import typed
 from factform.project import Project
-from factform.records import Change
+from factform.records import Change, Source
 
 from .conftest import Run
 
@@ -131,6 +131,11 @@ def test_a_page_is_taken_in_and_asked_for_again_only_if_it_changed(run: Run, pro
         noted = opened.facts.origins.fetched(f"{site}/hours")
         assert noted
         assert (noted.etag, noted.sha256) == ('"1"', first["sha256"])
+    # Where the store has other bytes under its id, "not changed" would be no answer.
+    with Project.open(project) as opened:
+        opened.add_sources([Source(f"{site}/hours", b"Other words.", "hours.html")])
+    (again,) = run("add", url, "--project", project, "--json").json
+    assert (again["status"], again["sha256"]) == ("updated", first["sha256"])
     # Labels that change are taken in though the page did not.
     assert run("add", url, "--access", "staff", "--project", project, "--json").json[0]["status"] == "updated"
     assert run("remove", f"{site}/hours", "--project", project).code == 0
