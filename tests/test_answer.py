@@ -293,7 +293,7 @@ def test_a_question_given_up_is_neither_answered_nor_recorded(tiny: Reader) -> N
     given_up = threading.Event()
     bench = Bench(tiny, hits())
 
-    def search(question: str) -> SearchResult:
+    def search(question: str, scope: Scope) -> SearchResult:
         given_up.set()  # by another thread, while the documents are searched
         return SearchResult(hits(), {"total": 1.0})
 

@@ -252,24 +252,25 @@ def test_no_cache_where_a_server_answers(opened: Callable[..., Project]) -> None
         assert project.doctor()["kv"] is None
 
 
-def test_a_passage_reaches_the_model_through_a_search_only(opened: Callable[..., Project]) -> None:
-    """Encoded or not, a document that the search does not show is in no prompt and no block of it is asked for."""
+def test_a_passage_reaches_the_model_through_a_search_in_scope_only(opened: Callable[..., Project]) -> None:
+    """Encoded or not, a document that the reader may not see is in no prompt and no block of it is asked for."""
     with opened() as project:
         add(project, "a", RENT)
-        add(project, "b", DEPOSIT)
-        ask(project)
+        closed = Source("b", DEPOSIT.encode(), "b.txt", "text", "Lease", {}, ("board",))
+        assert project.add_sources([closed])[0].status == "created"
+        ask(project, "What is the deposit?")
         hidden, hits = texts(project, "b"), project.reader.store.counts.hits
-        search = project.facts.search
-        project.facts.search = lambda question, **_: _without(search(question, k=10), "b")  # type: ignore
+        assert hidden <= in_memory(project)
         asked: list[str] = []
         fetch = project.reader.store.fetch
         project.reader.store.fetch = lambda blocks: asked.extend(b.text for b in blocks) or fetch(blocks)  # type: ignore
-        ask(project, "What is the deposit?")
+        answer = project.ask("What is the deposit?", mode="reuse", principal="ann", labels=["tax"])
         assert not hidden & set(asked)
         assert project.reader.store.counts.hits > hits
-
-
-def _without(found: Any, document: str) -> Any:
-    from dataclasses import replace
-
-    return replace(found, hits=tuple(hit for hit in found.hits if hit.chunk.document != document))
+        record = project.audit.show(answer.record)
+        assert (record["principal"], record["access"]) == ("ann", ["tax"])
+        assert "board" not in json.dumps(record)
+        assert {each["document"] for each in record["candidates"]} == {"a"}
+        asked.clear()
+        project.ask("What is the deposit?", mode="reuse", labels=["board"])
+        assert hidden & set(asked)

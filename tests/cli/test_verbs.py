@@ -43,7 +43,7 @@ def test_add_tells_created_unchanged_updated_and_failed(run: Run, project: Path)
     first = run("add", page, "--project", project, "--json")
     assert first.code == 0
     (receipt,) = first.json
-    assert set(receipt) == {"document", "version", "sha256", "chunks", "status", "visible_ms", "error", "note"}
+    assert set(receipt) == {"document", "version", "sha256", "chunks", "status", "visible_ms", "error", "note", "point"}
     assert (receipt["document"], receipt["status"], receipt["error"]) == ("documents/pets.md", "created", None)
     assert receipt["visible_ms"] > 0
     assert run("add", page, "--project", project, "--json").json[0]["status"] == "unchanged"
@@ -82,7 +82,7 @@ def test_remove_hides_at_once_and_fails_for_what_is_not_there(run: Run, project:
 
 def test_hits_are_flat_and_their_spans_exact(run: Run, project: Path) -> None:
     found = run("search", "monthly rent for flat 12", "-k", "3", "--project", project, "--json").json
-    assert set(found) == {"hits", "ms"}
+    assert set(found) == {"hits", "ms", "notes", "point"}
     assert [hit["rank"] for hit in found["hits"]] == [1, 2, 3]
     best = found["hits"][0]
     assert (best["document"], best["title"], best["page"]) == ("flat-12", "Flat 12", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import random
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -290,3 +291,25 @@ def test_versions_that_are_not_there(layer: DataLayer) -> None:
         layer.known_history("nothing")
     with pytest.raises(NotFound, match="has no version"):
         layer.source_of("a", "ffff")
+
+
+@pytest.mark.parametrize("scope", [Scope(where="own = true"), Scope(("me",)), Scope(("me",), "own = true")])
+def test_a_thousand_foreign_rows_change_nothing(layer: DataLayer, scope: Scope) -> None:
+    pick = random.Random(7)
+    words = [f"word{i}" for i in range(60)]
+
+    def body() -> str:
+        return " ".join(pick.choices(words, k=12))
+
+    layer.add([text(f"own{i}", body(), metadata={"own": True}, access=("me",)) for i in range(30)])
+    questions = [" ".join(pick.sample(words, 3)) for _ in range(8)]
+
+    def told() -> list[object]:
+        results = [layer.search(question, k=40, scope=scope) for question in questions]
+        return [[(hit.chunk.id, hit.score, dict(hit.scores)) for hit in result.hits] for result in results]
+
+    before = told()
+    layer.add([text(f"other{i}", body(), metadata={"own": False}, access=("them",)) for i in range(1000)])
+    assert told() == before
+    layer.add([text("own30", body(), metadata={"own": True}, access=("me",))])
+    assert told() != before
