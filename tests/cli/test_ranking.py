@@ -10,7 +10,7 @@ from .conftest import Run
 
 def test_explain_tells_of_every_candidate(run: Run, project: Path) -> None:
     plain = run("search", "rent for flat 7", "-k", 2, "--project", project, "--json").json
-    assert set(plain) == {"hits", "ms"}
+    assert set(plain) == {"hits", "ms", "notes", "point"}
     told = run("search", "rent for flat 7", "-k", 2, "--explain", "--project", project, "--json").json
     assert [hit["chunk"] for hit in told["hits"]] == [hit["chunk"] for hit in plain["hits"]]
     assert len(told["dropped"]) >= 20
