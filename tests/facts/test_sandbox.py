@@ -94,7 +94,7 @@ def test_what_is_not_the_record_asked_for_is_refused(data: bytes) -> None:
 
 def test_none_and_words_are_told_apart_on_the_wire() -> None:
     for media_type in (None, "", "html"):
-        request = Request("n", media_type, None, 5)
+        request = Request("n", media_type, None, 5, "auto")
         assert unpack(Request, pack(request)) == request
 
 
