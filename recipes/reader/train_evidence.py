@@ -28,9 +28,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from factform.facts.bert import BertConfig, read_bert_config
-from factform.facts.evidence import EncodedPair, PairScores, encode_pair, pair_scores, pair_tokenizer
+from factform.facts.evidence import EncodedPair, PairScores, encode_pair, pair_scores, pair_tokenizer, unpack
 from factform.model.fetch import DEFAULT_EMBEDDER, fetch_model
 
 SETTINGS = Path(__file__).with_name("settings.toml")
@@ -126,11 +127,15 @@ def marginal(scores: Tensor, places: Sequence[Sequence[int]]) -> Tensor:
 # --- training ---------------------------------------------------------------------------------
 
 
-def scores_of(config: BertConfig, weights: dict[str, Tensor], pairs: Sequence[Pair]) -> PairScores:
-    """The scores of all pairs, computed in parts of like length."""
+def scores_of(
+    config: BertConfig, weights: dict[str, Tensor], pairs: Sequence[Pair], dtype: torch.dtype, dropout: float
+) -> PairScores:
+    """The scores of all pairs, computed in parts of like length, products in `dtype`."""
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].encoded.encoding.ids))
     parts = [order[at : at + PART] for at in range(0, len(order), PART)]
-    scores = [pair_scores(config, weights, [pairs[i].encoded for i in part]) for part in parts]
+    # Attention written out: torch's fused one takes three times as long backwards with heads of 32.
+    with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        scores = [pair_scores(config, weights, [pairs[i].encoded for i in part], dropout=dropout) for part in parts]
     width = max(part.start.shape[1] for part in scores)
 
     def wide(tensor: Tensor) -> Tensor:
@@ -145,7 +150,7 @@ def scores_of(config: BertConfig, weights: dict[str, Tensor], pairs: Sequence[Pa
 
 
 def new_weights(folder: Path, seed: int, start: Path | None) -> dict[str, Tensor]:
-    """The embedder's weights with new heads; or those of the finished run in `start`."""
+    """The embedder's weights with new heads; or those of the finished run, or the model that ships, in `start`."""
     loaded = load_file(folder / "model.safetensors")
     weights = {k.removeprefix("bert."): v.float() for k, v in loaded.items() if v.is_floating_point()}
     weights = {k: v for k, v in weights.items() if not k.startswith("pooler.")}
@@ -154,7 +159,7 @@ def new_weights(folder: Path, seed: int, start: Path | None) -> dict[str, Tensor
     for head in ("pair", "span"):
         weights[f"heads.{head}.weight"] = torch.randn(2, hidden, generator=g) * 0.02
         weights[f"heads.{head}.bias"] = torch.zeros(2)
-    return {**weights, **load_file(start / "evidence.safetensors")} if start else weights
+    return {**weights, **unpack(load_file(start / "evidence.safetensors"))} if start else weights
 
 
 def step_groups(rows: Sequence[dict[str, Any]], seed: int, batch: int, step: int) -> list[tuple[int, dict[str, Any]]]:
@@ -169,7 +174,12 @@ def step_groups(rows: Sequence[dict[str, Any]], seed: int, batch: int, step: int
 
 
 def train(
-    rows: Sequence[dict[str, Any]], settings: dict[str, Any], seed: int, out: Path, start: Path | None = None
+    rows: Sequence[dict[str, Any]],
+    settings: dict[str, Any],
+    seed: int,
+    out: Path,
+    start: Path | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> dict[str, Tensor]:
     folder = fetch_model(DEFAULT_EMBEDDER).folder
     tokenizer, config = pair_tokenizer(folder), read_bert_config(folder)
@@ -192,7 +202,9 @@ def train(
         for part in optimizer.param_groups:
             part["lr"] = settings["learning_rate"] * share
         pairs, sizes, spanless = batch_of(rows, settings, seed, step, tokenizer)
-        loss = group_loss(scores_of(config, weights, pairs), pairs, sizes, spanless)
+        torch.manual_seed(seed * 1_000_003 + step)  # what is dropped is the same after a stop
+        scores = scores_of(config, weights, pairs, dtype, settings["dropout"])
+        loss = group_loss(scores, pairs, sizes, spanless)
         if not math.isfinite(loss.item()):
             raise SystemExit(f"the loss at step {step + 1} is {loss.item()}: lower the learning rate")
         loss.backward()
@@ -266,18 +278,22 @@ def save(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, nargs="+", required=True)
-    parser.add_argument("--stage", default="first", choices=("first", "second"), help="section of settings.toml")
+    parser.add_argument("--stage", default="first", help="section of settings.toml")
     parser.add_argument("--from", type=Path, dest="start", help="the run to go on from")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the products")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    settings = tomllib.loads(SETTINGS.read_text("utf-8"))[args.stage]
+    stages = tomllib.loads(SETTINGS.read_text("utf-8"))
+    if args.stage not in stages:
+        parser.error(f"--stage {args.stage}: settings.toml has {', '.join(stages)}")
+    settings = stages[args.stage]
     lines = (line for path in args.rows for line in path.read_text("utf-8").split("\n") if line)
     rows = [row for row in map(json.loads, lines) if row["split"] == "train"]
     print(f"{len(rows)} questions, seed {args.seed}, {args.threads} threads", flush=True)
-    weights = train(rows, settings, args.seed, args.out, args.start)
+    weights = train(rows, settings, args.seed, args.out, args.start, getattr(torch, args.dtype))
     save_file({n: t for n, t in weights.items() if n not in FROZEN}, args.out / "evidence.safetensors")
 
 

@@ -62,20 +62,26 @@ def pad(rows: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None = N
 
 
 def forward(
-    config: BertConfig, weights: Mapping[str, Tensor], batch: Batch, *, encoder: PackedEncoder | None = None
+    config: BertConfig,
+    weights: Mapping[str, Tensor],
+    batch: Batch,
+    *,
+    encoder: PackedEncoder | None = None,
+    dropout: float = 0.0,
 ) -> Tensor:
     """Last hidden states [rows, width, hidden] in the weights' dtype, differentiable in them.
 
     Names are those of a Hugging Face BertModel without its pooler. With an `encoder` its layers are computed by that,
-    in 8 bit; states of padding are then 0.
+    in 8 bit; states of padding are then 0. `dropout` is the share of states dropped where BERT does so in training:
+    behind the embeddings and both halves of a layer.
     """
-    x = _embeddings(config, weights, batch)
+    x = F.dropout(_embeddings(config, weights, batch), dropout)
     if encoder is not None:
         states = encoder.read(x[batch.mask], batch.mask.sum(1).tolist())
         return torch.zeros_like(x).masked_scatter_(batch.mask[:, :, None], states)
     bias = None if bool(batch.mask.all()) else batch.mask[:, None, None, :]
     for layer in range(config.num_hidden_layers):
-        x = _layer(config, weights, x, bias, f"encoder.layer.{layer}.")
+        x = _layer(config, weights, x, bias, f"encoder.layer.{layer}.", dropout)
     return x
 
 
@@ -101,7 +107,9 @@ def _embeddings(config: BertConfig, w: Mapping[str, Tensor], batch: Batch) -> Te
     return _norm(config, w, x, "embeddings.LayerNorm")
 
 
-def _layer(config: BertConfig, w: Mapping[str, Tensor], x: Tensor, mask: Tensor | None, name: str) -> Tensor:
+def _layer(
+    config: BertConfig, w: Mapping[str, Tensor], x: Tensor, mask: Tensor | None, name: str, dropout: float
+) -> Tensor:
     rows, width, dim = x.shape
     heads = config.num_attention_heads
     q, k, v = (
@@ -109,9 +117,11 @@ def _layer(config: BertConfig, w: Mapping[str, Tensor], x: Tensor, mask: Tensor 
         for part in ("query", "key", "value")
     )
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).reshape(rows, width, dim)
-    x = _norm(config, w, x + _linear(w, mixed, name + "attention.output.dense"), name + "attention.output.LayerNorm")
+    mixed = F.dropout(_linear(w, mixed, name + "attention.output.dense"), dropout)
+    x = _norm(config, w, x + mixed, name + "attention.output.LayerNorm")
     inner = F.gelu(_linear(w, x, name + "intermediate.dense"))
-    return _norm(config, w, x + _linear(w, inner, name + "output.dense"), name + "output.LayerNorm")
+    inner = F.dropout(_linear(w, inner, name + "output.dense"), dropout)
+    return _norm(config, w, x + inner, name + "output.LayerNorm")
 
 
 def _linear(w: Mapping[str, Tensor], x: Tensor, name: str) -> Tensor:

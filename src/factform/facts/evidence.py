@@ -104,13 +104,15 @@ def pair_scores(
     pairs: Sequence[EncodedPair],
     *,
     encoder: PackedEncoder | None = None,
+    dropout: float = 0.0,
 ) -> PairScores:
-    """Forward pass of question-passage pairs, differentiable in the weights. `encoder` as in `bert.forward`.
+    """Forward pass of question-passage pairs, differentiable in the weights. `encoder` and `dropout` as in
+    `bert.forward`.
 
     The pair head reads the first token: [answers, relevant]. The span head reads every token: [start, end].
     """
     batch = pad([p.encoding.ids for p in pairs], [p.encoding.type_ids for p in pairs])
-    hidden = forward(config, weights, batch, encoder=encoder)
+    hidden = forward(config, weights, batch, encoder=encoder, dropout=dropout)
     pair = F.linear(hidden[:, 0], weights["heads.pair.weight"], weights["heads.pair.bias"]).float()
     span = F.linear(hidden, weights["heads.span.weight"], weights["heads.span.bias"]).float()
     allowed = torch.zeros(hidden.shape[:2], dtype=torch.bool)
