@@ -5,7 +5,9 @@ their bytes; a search for words that came with the event finds them in the prese
 for words of a document that went finds it. Where what came stands in other documents as well (one word of front matter,
 say), the search is for words that only this document has.
 
-    python benchmarks/replay.py --data ../shared/data/site_policy_history
+    python benchmarks/replay.py --data ../shared/data/site_policy_history --keep build/replay
+
+With `--keep` the project stays in that folder, and a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +44,9 @@ DEPTH = 10
 PROBE_WORDS = 12
 FEWEST_WORDS = 4
 
+SAVE_EVERY = 10
+"""Events between two notes of what was seen: as many are done again by a run that goes on."""
+
 
 @dataclass
 class Tally:
@@ -55,6 +61,8 @@ class Tally:
     visible_ms: list[float] = field(default_factory=list)
     remove_ms: list[float] = field(default_factory=list)
     search_ms: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    runs: int = 1
 
     def check(self, name: str, event: dict[str, Any], problem: str) -> None:
         """Count a check; `problem` is empty when it held."""
@@ -70,15 +78,17 @@ def main() -> int:
         sys.stderr.write(f"no history at {options.data}: nothing is measured\n")
         return 0
     events = list(read(options.data / "events.jsonl.xz"))[: options.limit or None]
-    with tempfile.TemporaryDirectory(prefix="replay-") as scratch:
-        folder = Path(scratch) / "project"
-        Project.init(folder).close()
+    with ExitStack() as stack:
+        scratch = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="replay-")))
+        folder, notes = scratch / "project", scratch / "tally.json"
+        if not (folder / "factform.toml").is_file():
+            Project.init(folder).close()
         if options.embedder:
             (folder / "factform.toml").write_text(f"[model]\nembedder = {json.dumps(options.embedder)}\n", "utf-8")
-        started = time.perf_counter()
+        tally = Tally() if not notes.is_file() else load(notes)
+        start = options.start + sum(tally.events.values())
         with Project.open(folder) as project:
-            tally, tree = replay(project, events, options.start, started + 60 * options.minutes)
-            seconds = time.perf_counter() - started
+            tree = replay(project, events, start, time.perf_counter() + 60 * options.minutes, tally, notes)
             status = project.facts.status()
         with Project.open(folder) as project:  # what a new process finds
             final = {info.document: info.sha256 for info in project.facts.documents()}
@@ -89,6 +99,7 @@ def main() -> int:
         "embedder": options.embedder or "default",
         "of": len(events),
         "commits": len({event["commit"] for event in events}),
+        "runs": tally.runs,
         "actions": dict(tally.actions),
         "checks": dict(tally.checks),
         "failures": tally.failures,
@@ -100,7 +111,7 @@ def main() -> int:
         "visible_ms": spread(tally.visible_ms),
         "remove_ms": spread(tally.remove_ms),
         "search_ms": spread(tally.search_ms),
-        "seconds": round(seconds, 1),
+        "seconds": round(tally.seconds, 1),
         "load_at_end": os.getloadavg()[0],
         "environment": environment(),
     }
@@ -119,6 +130,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=0, help="only the first so many events")
     parser.add_argument("--embedder", default="", help="a folder or name instead of the default embedder")
     parser.add_argument("--start", type=int, default=0, help="begin with the files as they stood before this event")
+    parser.add_argument("--keep", type=Path, help="folder that keeps the project; a run that was stopped goes on there")
     parser.add_argument("--minutes", type=float, default=600, help="stop after so long, and report what was done")
     return parser.parse_args()
 
@@ -128,16 +140,33 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
         yield from map(json.loads, lines)
 
 
-def replay(project: Project, events: list[dict[str, Any]], start: int, end: float) -> tuple[Tally, dict[str, str]]:
-    """Every event from `start` until the time `end` done to files, synced and searched; and the tree that should have
-    come out of it."""
-    tally, tree = Tally(), dict[str, str]()
-    files = project.folder / "history"
+def load(path: Path) -> Tally:
+    """What a run that was stopped had seen."""
+    told = json.loads(path.read_text("utf-8"))
+    told["ranks"] = {int(rank): n for rank, n in told["ranks"].items()}
+    counters = {key: Counter(told[key]) for key in ("events", "actions", "ranks", "checks")}
+    return Tally(**{**told, **counters, "runs": told["runs"] + 1})
+
+
+def save(tally: Tally, path: Path) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(vars(tally)), "utf-8")
+    fresh.replace(path)
+
+
+def replay(
+    project: Project, events: list[dict[str, Any]], start: int, end: float, tally: Tally, notes: Path
+) -> dict[str, str]:
+    """Every event from `start` until the time `end` done to files, synced and searched; returns the tree that should
+    have come out of it. `tally` is noted in `notes` now and then."""
+    tree, files = dict[str, str](), project.folder / "history"
+    shutil.rmtree(files, ignore_errors=True)
     files.mkdir()
     for event in events[:start]:
         apply(event, tree, files)
     if start:
-        project.sync(files)
+        project.sync(files, force=True)
+    began = time.perf_counter() - tally.seconds
     for number, event in enumerate(events[start:], start):
         if time.perf_counter() > end:
             break
@@ -146,16 +175,19 @@ def replay(project: Project, events: list[dict[str, Any]], start: int, end: floa
         started = time.perf_counter()
         changes = project.sync(files, force=True)  # the history removes most of its files once itself
         ms = 1000 * (time.perf_counter() - started)
-        tally.events[event["op"]] += 1
         done = [change for change in changes if change.action != "unchanged"]
         tally.actions.update(change.action for change in done)
         tally.visible_ms += [change.visible_ms for change in done if change.visible_ms is not None]
         (tally.remove_ms if event["op"] == "delete" else tally.sync_ms).append(ms)
         look(project, event, before, tree, tally)
+        tally.events[event["op"]] += 1
+        tally.seconds = time.perf_counter() - began
+        if number % SAVE_EVERY == 0 or number + 1 == len(events):
+            save(tally, notes)
         if number % 50 == 0:
-            sys.stderr.write(f"{number} of {len(events)}, {len(tally.failures)} failures\n")
-    shutil.rmtree(files)
-    return tally, tree
+            sys.stderr.write(f"{number} of {len(events)}, {len(tally.failures)} failures, {tally.seconds:.0f} s\n")
+    save(tally, notes)
+    return tree
 
 
 def apply(event: dict[str, Any], tree: dict[str, str], files: Path) -> None:
@@ -235,9 +267,11 @@ def digest(text: str) -> str:
 
 
 def spread(values: list[float]) -> dict[str, float]:
+    if not values:
+        return {"n": 0}
     ordered = sorted(values)
     at = {"median": statistics.median(ordered), "p99": ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]}
-    return {"n": len(ordered), **{name: round(value, 1) for name, value in at.items()}} if ordered else {"n": 0}
+    return {"n": len(ordered), **{name: round(value, 1) for name, value in at.items()}}
 
 
 if __name__ == "__main__":
