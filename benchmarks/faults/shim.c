@@ -22,7 +22,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { FDS = 4096, WRITE = 1, FSYNC = 2, NAME = 4 };
+enum { FDS = 4096, WRITE = 1, FSYNC = 2, NAME = 4, GONE = 8 };
 
 static char root[4096];
 static size_t root_length;
@@ -252,7 +252,7 @@ int fdatasync(int fd) {
 static int naming(char kind, const char *one, const char *two, int (*act)(void *), void *given) {
   if (!ours(one) && !(two && ours(two))) return act(given);
   pthread_mutex_lock(&lock);
-  int error = kind == 'U' || kind == 'X' ? 0 : fault(NAME), done = -1, kept;
+  int error = fault(kind == 'U' || kind == 'X' ? GONE : NAME), done = -1, kept;
   struct stat about = {0};
   if (kind == 'U' && strstr(one, "/reserve")) budget = 4 << 20;
   if (error)

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("shim.c")
-WRITE, FSYNC, NAME = 1, 2, 4
-ALL = WRITE | FSYNC | NAME
+WRITE, FSYNC, NAME, GONE = 1, 2, 4, 8
+ALL = WRITE | FSYNC | NAME | GONE
 KILL = -1
 HEAD = struct.Struct("<cBQqIII")
 LOADED = "FACTFORM_FAULT_SHIM"

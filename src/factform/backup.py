@@ -7,6 +7,7 @@ others with their SHA-256: a file cut short has no list, and a changed one does 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -17,14 +18,14 @@ import sqlite3
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from factform.errors import ProjectError, StoreError
-from factform.facts.disk import fsync_path
+from factform.facts.disk import failpoint, fsync_path, refused
 from factform.facts.ledger import Ledger, WriterLock
 from factform.ids import sha256_file, sha256_json
 from factform.settings import FILE, STATE
@@ -67,27 +68,66 @@ def make(project: Path, file: Path, *, with_index: bool, wait_s: float, progress
     """
     if file.exists():
         raise ProjectError(f"{file} is there already: name another file, a backup is never written over")
-    state, fresh = project / STATE, file.with_name(f"{file.name}.{secrets.token_hex(4)}.part")
     if not (project / FILE).is_file():
         raise ProjectError(f"no {FILE} in {project}: there is no project to back up")
+    state, goal = project / STATE, file.absolute()
     try:
-        with (
-            tempfile.TemporaryDirectory(dir=file.absolute().parent, prefix=".backup-") as scratch,
-            fresh.open("xb") as out,
-            WriterLock(state / "writer.lock", wait_s).held() if with_index else nullcontext(),
-        ):
-            _copy_databases(state, Path(scratch))
-            _write(out, _members(project, Path(scratch), with_index=with_index), with_index, progress)
-            out.flush()
-            os.fsync(out.fileno())
-        report = verify(fresh, progress)
-        fresh.replace(file)
-        fsync_path(file.absolute().parent)
+        with _unfinished(goal) as scratch:
+            fresh = scratch / "backup.tar"
+            with WriterLock(state / "writer.lock", wait_s).held() if with_index else nullcontext():
+                _copy_databases(state, scratch)
+                failpoint("backup_databases_copied")
+                with fresh.open("xb") as out:
+                    _write(out, _members(project, scratch, with_index=with_index), with_index, progress)
+                    out.flush()
+                    os.fsync(out.fileno())
+            failpoint("backup_written")
+            report = _unpack(fresh, scratch / "read", [f"{STATE}/{name}" for name in DATABASES], progress)
+            failpoint("backup_verified")
+            fresh.replace(goal)
+            failpoint("backup_renamed")
+            _sync_or_delete(goal)
     except OSError as error:
-        raise StoreError(f"the backup {file} cannot be written: {error.strerror or error}") from error
-    finally:
-        fresh.unlink(missing_ok=True)
+        raise refused(f"the backup {file} cannot be written", error) from error
     return BackupReport(**{**vars(report), "file": str(file)})
+
+
+def _sync_or_delete(file: Path) -> None:
+    """Make the name of a backup durable. Where that fails it is no backup: it might be gone after a power cut."""
+    try:
+        fsync_path(file.parent)
+    except OSError:
+        file.unlink()
+        raise
+
+
+@contextmanager
+def _unfinished(goal: Path) -> Iterator[Path]:
+    """A folder beside `goal` for what is not finished, gone at the end of the block. What a process that died left
+    there for the same goal goes first: it holds documents, and nobody would look for it. A lock tells the living."""
+    ending = ".unfinished"
+    for path in goal.parent.iterdir():
+        if path.name.startswith(f".{goal.name}.") and path.name.endswith(ending):
+            with suppress(OSError), _locked(path):
+                shutil.rmtree(path)
+    scratch = goal.with_name(f".{goal.name}.{secrets.token_hex(4)}{ending}")
+    scratch.mkdir()
+    try:
+        with _locked(scratch):
+            yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder. Raises OSError where another process does; a process that dies gives it back."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def verify(file: Path, progress: Progress) -> BackupReport:
@@ -107,20 +147,23 @@ def restore(file: Path, target: Path, progress: Progress) -> BackupReport:
         raise ProjectError(
             f"{target} is not empty: restore into a new folder, and exchange the folders when it is well"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(f".{target.name}.restoring-{secrets.token_hex(4)}")
     try:
-        fresh.mkdir()
-        report = _unpack(file, fresh, None, progress)
-        _write_log(fresh / STATE)
-        for folder in [*sorted((p for p in fresh.rglob("*") if p.is_dir()), reverse=True), fresh]:
-            fsync_path(folder)
-        fresh.replace(target)
-        fsync_path(target.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _unfinished(target) as scratch:
+            fresh = scratch / "project"
+            fresh.mkdir()
+            report = _unpack(file, fresh, None, progress)
+            failpoint("restore_unpacked")
+            _write_log(fresh / STATE)
+            failpoint("restore_log_written")
+            for folder in [*sorted((p for p in fresh.rglob("*") if p.is_dir()), reverse=True), fresh]:
+                fsync_path(folder)
+            failpoint("restore_synced")
+            fresh.replace(target)
+            failpoint("restore_renamed")
+            fsync_path(target.parent)
     except OSError as error:
-        raise StoreError(f"{target} cannot be restored: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        raise refused(f"{target} cannot be restored", error) from error
     return report
 
 
@@ -143,7 +186,10 @@ def _copy_databases(state: Path, copies: Path) -> None:
                 with closing(sqlite3.connect(copies / name)) as copy:
                     source.backup(copy)
         except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise StoreError(f"{state / name} cannot be copied: {error}; run `factform doctor`") from error
+            code = getattr(error, "sqlite_errorname", "")
+            full = code == "SQLITE_FULL" or code.startswith("SQLITE_IOERR")
+            way_out = "free some space, check the disk and try again" if full else "run `factform doctor`"
+            raise StoreError(f"{state / name} cannot be copied: {error}; {way_out}") from error
 
 
 def _members(project: Path, copies: Path, *, with_index: bool) -> list[tuple[str, Path]]:
@@ -230,7 +276,7 @@ def _unpack(file: Path, folder: Path, only: Sequence[str] | None, progress: Prog
     except (tarfile.TarError, EOFError) as error:
         raise StoreError(f"{file} is not a whole backup: {error}") from error
     except OSError as error:
-        raise StoreError(f"{file} cannot be read or unpacked: {error.strerror or error}") from error
+        raise refused(f"{file} cannot be read or unpacked", error) from error
     if told is None:
         raise StoreError(f"{file} is not a whole backup: the list of its files is missing, so it was cut short")
     expected = {entry["path"]: (entry["size"], entry["sha256"]) for entry in told["files"]}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factform.documents import Documents
-from factform.errors import BehaviorError, FactformError, StoreBusy
+from factform.errors import BehaviorError, FactformError, RecordError, StoreBusy, StoreError
 from factform.records import as_json
 
 if TYPE_CHECKING:
@@ -65,25 +65,42 @@ class Care(Documents):
         Raises NotFound, before anything is changed, for one that never was there. Interrupted, it is finished when the
         project's documents are next opened.
         """
-        facts = self.facts
-        facts.eraser().begin(list(dict.fromkeys(documents)))
-        return self._finish_erasure(facts)
+        eraser = self.facts.eraser()
+        with eraser.writing():
+            eraser.begin(list(dict.fromkeys(documents)))
+            return self._finish_erasure(self.facts)
+
+    resumed: ErasureReport | None = None
+    """What an erasure that was interrupted came to, which was finished when the documents were opened."""
+    not_erased: str = ""
+    """Why an erasure that was interrupted could not be finished when the documents were opened."""
 
     @cached_property
     def facts(self) -> DataLayer:
-        """The data layer. An erasure that was interrupted is finished first, unless another process writes just now."""
+        """The data layer. An erasure that was interrupted is finished first, unless another process writes just now.
+        Where the disk refuses, what it names stays hidden, and the rest can be read: `not_erased` says why."""
         facts = self.open_facts(for_rebuild=False)
         try:
             if facts.eraser().marked() is not None:
-                self._finish_erasure(facts)
+                with facts.eraser().writing():
+                    self.resumed = self._finish_erasure(facts)
         except StoreBusy:
             pass
+        except (StoreError, RecordError) as error:
+            self.not_erased = str(error)
         except BaseException:
             facts.close()
             raise
         return facts
 
     def _finish_erasure(self, facts: DataLayer) -> ErasureReport:
+        try:
+            return self._erased(facts)
+        except (StoreError, RecordError) as error:
+            raise StoreError(f"{error}. The documents are hidden; the next opening goes on erasing them") from error
+
+    def _erased(self, facts: DataLayer) -> ErasureReport:
+        from factform.facts.disk import failpoint
         from factform.facts.erase import clear_folders
 
         eraser = facts.eraser()
@@ -95,6 +112,7 @@ class Care(Documents):
         erased = eraser.erase_bytes(self._erasing)
         self._erasing("records")
         whole, part = self.audit.erase(erased.documents, erased.names) if erased.documents else (0, 0)
+        failpoint("erase_records_gone")
         self._erasing("caches")
         self.encoded.clear()
         facts.forget_memory()

@@ -80,6 +80,11 @@ def opened(folder: Path, as_json: bool) -> Iterator[Project]:
 
     with reporter(quiet=as_json) as report, Project.open(folder, report) as project:
         yield project
+        if project.resumed:
+            said = project.resumed
+            sys.stderr.write(f"an erasure that was interrupted is finished now: {said.files} stored files deleted\n")
+        if project.not_erased:
+            sys.stderr.write(f"an erasure is not finished: {project.not_erased}\n")
 
 
 def emit(value: Any, as_json: bool, show: Callable[[Console], None]) -> None:

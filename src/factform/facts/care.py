@@ -144,7 +144,8 @@ def _schema_text(connection: sqlite3.Connection) -> list[Any]:
 
 def check_state(ledger: Ledger) -> list[Check]:
     """What is on its way, and what failed."""
-    waiting = [row.document for row in ledger.pending()] + ledger.removing()
+    erasing = ledger.get_meta("erasing")
+    waiting = [row.document for row in ledger.pending()] + ([] if erasing else ledger.removing())
     failed = [row.document for row in ledger.failed()]
     found = [Check("pending", "ok", "nothing is waiting")]
     if waiting:
@@ -152,6 +153,9 @@ def check_state(ledger: Ledger) -> list[Check]:
     if failed:
         message = "these could not be taken in; `factform add` tries again"
         found.append(Check("failed", "note", message, len(failed), tuple(failed[:EXAMPLES])))
+    if erasing is not None:
+        message = "an erasure was begun and is not finished; whatever opens the documents next goes on with it"
+        found.append(Check("erasure", "note", message, command="factform documents"))
     return found
 
 
@@ -324,10 +328,16 @@ def _row_fault(
 
 
 def check_words(index: Index) -> Check:
-    """Whether searches by words know every row."""
+    """Whether what is kept for searching is whole. What is not is passed over and made anew: a note, no problem."""
+    kept = index.kept_words()
+    spoiled = [name for name, sound in kept.items() if not sound]
+    if spoiled:
+        message = "what is kept for searching is damaged; it is not used, every process reads the table instead"
+        return Check("words", "note", message, len(spoiled), tuple(spoiled[:EXAMPLES]))
     if index.wants_optimizing():
-        return Check("lexical", "note", "some rows wait to be put into the lexical index; the next write does it")
-    return Check("lexical", "ok", "the lexical index is up to date")
+        message = "each process reads the newest rows from the table itself; the next write keeps them for all"
+        return Check("words", "note", message)
+    return Check("words", "ok", "what is kept for searching is whole", len(kept))
 
 
 # --- around the store ---------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +22,8 @@ from factform.errors import NotFound, StoreError
 from factform.facts import blobs
 from factform.facts.care import blob_names, check_ledger, named_blobs
 from factform.facts.current import CurrentIndex
-from factform.facts.disk import fsync_path, sync_upwards
-from factform.facts.index import Row, remove_tables
+from factform.facts.disk import failpoint, refused, release_reserve, sync_path, sync_upwards
+from factform.facts.index import Refused, Row, remove_tables
 from factform.facts.ledger import Ledger, VersionRow, WriterLock
 from factform.ids import canonical_json
 
@@ -79,19 +80,32 @@ class Eraser:
                 if not self._ledger.history(document):
                     raise NotFound(f"there is no document {document!r}, now or before; nothing was erased")
             both = sorted({*documents, *(self.marked() or [])})
-            now = _now()
-            with self._ledger.transaction() as run:
-                for document in both:
-                    run("UPDATE documents SET current = NULL, removing = 1 WHERE id = ?", (document,))
-                    run(
-                        "UPDATE versions SET status = 'removed', ended_at = ? WHERE document = ? "
-                        "AND status IN ('accepted', 'indexed')",
-                        (now, document),
-                    )
+            try:
+                self._mark(both)
+            except StoreError:
+                if not release_reserve(self._folder):  # on a full disk they are at least hidden
+                    raise
+                self._mark(both)
+            failpoint("erase_begun")
+
+    def writing(self) -> AbstractContextManager[None]:
+        """The writer's place from `begin` to `forget`: what somebody adds in between would be forgotten with it."""
+        return self._lock.held()
+
+    def _mark(self, documents: Sequence[str]) -> None:
+        now = _now()
+        with self._ledger.transaction() as run:
+            for document in documents:
+                run("UPDATE documents SET current = NULL, removing = 1 WHERE id = ?", (document,))
                 run(
-                    "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-                    (MARK, canonical_json(both)),
+                    "UPDATE versions SET status = 'removed', ended_at = ? WHERE document = ? "
+                    "AND status IN ('accepted', 'indexed')",
+                    (now, document),
                 )
+            run(
+                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                (MARK, canonical_json(documents)),
+            )
 
     def rows(self) -> list[VersionRow]:
         """Every version of the documents being erased."""
@@ -109,6 +123,7 @@ class Eraser:
             own, kept = named_blobs(rows), named_blobs(others)
             unnamed = set(blob_names(self._folder / "blobs")) - kept - own
             sizes = self._remove_blobs((own - kept) | unnamed)
+            failpoint("erase_blobs_gone")
             names = {word for row in rows for word in (row.document, row.name, row.title) if word}
             return Erased(
                 tuple(documents),
@@ -129,11 +144,15 @@ class Eraser:
             step("ledger")
             if documents:
                 self._forget_rows(documents, tokens)
+            failpoint("erase_rows_gone")
             step("free pages")
             self._ledger.vacuum()
-            self._ledger.rewrite_log()
+            failpoint("erase_vacuumed")
+            self._rewrite_log()
+            failpoint("erase_log_rewritten")
             with self._ledger.transaction() as run:
                 run("DELETE FROM meta WHERE key = ?", (MARK,))
+            failpoint("erase_mark_gone")
             return tokens
 
     def _copy_index(self, documents: set[str]) -> None:
@@ -157,14 +176,28 @@ class Eraser:
             if batch:
                 index.append(batch, np.stack(vectors))
             index.optimize()
+            failpoint("erase_index_copied")
             index.sync()
+            failpoint("erase_index_synced")
             self._current.use(index)
+            old.close()  # or a segment it is just making would be kept behind our back
+            failpoint("erase_index_switched")
+        except Refused:
+            raise
         except StoreError:
             self._rebuild()  # an index that cannot be read is made anew from the documents that are left
-        keep = self._ledger.get_meta("table") or ""
-        remove_tables(self._folder / "index", keep)
-        shutil.rmtree(self._folder / "index" / "quarantine", ignore_errors=True)
-        fsync_path(self._folder / "index")
+        self._remove_old_index(self._ledger.get_meta("table") or "")
+        failpoint("erase_index_gone")
+
+    def _remove_old_index(self, keep: str) -> None:
+        """Everything in the index's folder that is not of the table `keep`, whatever a crash has left there of others:
+        words of a table whose rows are gone already, what was moved aside."""
+        folder = self._folder / "index"
+        remove_tables(folder, keep)
+        for path in folder.iterdir():
+            if path.name.partition(".")[0] != keep:
+                remove(path)
+        sync_path(folder)
 
     def _remove_blobs(self, digests: Collection[str]) -> list[int]:
         store = self._folder / "blobs"
@@ -173,10 +206,21 @@ class Eraser:
             path = blobs.blob_path(store, digest)
             if path.exists():
                 sizes.append(path.stat().st_size)
-                path.unlink()
-                fsync_path(path.parent)
-        blobs.sweep(store)
+                remove(path)
+                failpoint("erase_blob_gone")
+            if path.parent.is_dir():  # also where it is gone already: whoever took it away may have died before this
+                sync_path(path.parent)
+        for path in (store / "tmp").glob("*"):
+            remove(path)
+        if (store / "tmp").is_dir():
+            sync_path(store / "tmp")
         return sizes
+
+    def _rewrite_log(self) -> None:
+        try:
+            self._ledger.rewrite_log()
+        except OSError as error:
+            raise refused(f"the second copy of the ledger in {self._folder} cannot be written", error) from error
 
     def _forget_rows(self, documents: Sequence[str], tokens: Sequence[str]) -> None:
         counts = [len(self._ledger.history(document)) for document in documents]
@@ -199,14 +243,32 @@ class Eraser:
 
 
 def clear_folders(state: Path, names: Iterable[str]) -> list[str]:
-    """Delete folders of `.factform` that may hold words of any document; returns those that were there."""
+    """Delete folders of `.factform` that may hold words of any document; returns those that were there. Raises
+    StoreError where one cannot be deleted."""
     gone = []
     for name in names:
         if (state / name).is_dir():
-            shutil.rmtree(state / name, ignore_errors=True)
+            remove(state / name)
             gone.append(name)
+        if (state / name).parent.is_dir():  # a name that is gone is so for good only when its folder is forced to disk
+            sync_path((state / name).parent)
     sync_upwards(state)
+    failpoint("erase_caches_gone")
     return gone
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, which may be gone already. Raises StoreError where it stays: what is to be erased must
+    not be passed over."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except FileNotFoundError:
+        return  # another process takes the same away: a segment's older copies
+    except OSError as error:
+        raise refused(f"{path} cannot be deleted", error) from error
 
 
 def _marks(values: Sequence[str]) -> str:

@@ -226,6 +226,10 @@ class Index:
         """Wait for what is done in the background."""
         self._live.close()
 
+    def kept_words(self) -> dict[str, bool]:
+        """What is kept for searching between processes, by table version, and whether it can be used."""
+        return self._live.kept()
+
     def forget_words(self) -> None:
         """Drop what is derived from the rows for searching; the next search makes it anew from the table."""
         self._live.forget()

@@ -186,6 +186,7 @@ class Ledger:
         for number, script in known[at:]:
             # executescript commits whatever is open first, so the transaction has to be part of the script.
             self._connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+            failpoint("ledger_migrated")
         self._log.watch()
         self.rewrite_log()
 

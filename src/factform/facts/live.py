@@ -225,6 +225,11 @@ class LiveRows:
             self._folder.mkdir(parents=True, exist_ok=True)
             (self._folder / "set-back").write_bytes(os.urandom(8))
 
+    def kept(self) -> dict[str, bool]:
+        """Segments kept for other processes, by the table version they are of, and whether each can be used."""
+        found = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
+        return {path.name: load(path) is not None for path in found if path.name.isdigit()}
+
     def close(self) -> None:
         """Wait for a segment that is being made."""
         thread = self._merging
@@ -257,7 +262,9 @@ class LiveRows:
     def _keep(self, segment: Segment, about: dict[str, Any]) -> None:
         """Save a segment, unless another process is just doing so. It is derived: a failure costs only time."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            if not self._path.is_dir():
+                return
+            self._folder.mkdir(exist_ok=True)
             handle = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -266,6 +273,8 @@ class LiveRows:
                 for path in self._folder.iterdir():
                     if path.is_dir() and path.name != name:
                         shutil.rmtree(path, ignore_errors=True)
+                if not self._path.is_dir():  # deleted meanwhile, perhaps to erase what stands here
+                    shutil.rmtree(self._folder, ignore_errors=True)
             finally:
                 os.close(handle)
         except OSError:

@@ -239,7 +239,9 @@ def save(segment: Segment, folder: Path, about: dict[str, Any]) -> None:
     text = "\n".join(segment.vocabulary.forward).encode()
     (beside / "vocabulary.txt").write_bytes(text)
     sums["vocabulary"] = zlib.crc32(text)
-    (beside / "about.json").write_text(json.dumps({**about, "analysis": words.VERSION, "sums": sums}), "utf-8")
+    told = json.dumps({**about, "analysis": words.VERSION, "sums": sums}).encode()
+    # A checksum of its own: it says who may see which row.
+    (beside / "about.json").write_bytes(told + f"\n{zlib.crc32(told):08x}\n".encode())
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
 
@@ -247,8 +249,9 @@ def save(segment: Segment, folder: Path, about: dict[str, Any]) -> None:
 def load(folder: Path) -> tuple[Segment, dict[str, Any]] | None:
     """A segment as it was saved, with what was said about it; None when it is torn, changed or of an older analysis."""
     try:
-        about = json.loads((folder / "about.json").read_text("utf-8"))
-        if about["analysis"] != words.VERSION:
+        told, _, check = (folder / "about.json").read_bytes().partition(b"\n")
+        about = json.loads(told)
+        if check != f"{zlib.crc32(told):08x}\n".encode() or about["analysis"] != words.VERSION:
             return None
         files = {name: folder / f"{name}.npy" for name in about["sums"] if name != "vocabulary"}
         arrays = {name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in files.items()}

@@ -268,6 +268,9 @@ class Writer:
             if first and (rest := difference(index.held(), self._ledger.current_rows())):
                 # Rows that are there twice stay so when they are written over.
                 self._apply(rest, clean=True)
+            failpoint("catch_up_before_mark")
+            # Not before: an index that is known to be on disk and lacks something would pass for whole.
+            self._ledger.note(self._current.mark())
             if first:
                 self._optimize()
             return {"removed": len(first.extra), "indexed": len(first.lacking)}
@@ -286,9 +289,6 @@ class Writer:
                 self._commit(ready, *self._embed(ready, keep_tokens=True))
         if going:
             index.sync()
-        if going or rows:
-            failpoint("catch_up_before_mark")
-            self._ledger.note(self._current.mark())
 
     def _retext(self, ready: Sequence[_Prepared]) -> None:
         """Note where a newer parser reads a stored document otherwise."""
@@ -549,7 +549,6 @@ class Writer:
         try:
             self._current.set_back()
             failpoint("repair_after_set_back")
-            self._ledger.note(self._current.mark())
             self._current.get().held()
         except Refused:
             raise
