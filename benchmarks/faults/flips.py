@@ -39,6 +39,7 @@ from factform.errors import FactformError  # noqa: E402
 from factform.facts import blobs  # noqa: E402
 from factform.facts.care import Check, Place, examine  # noqa: E402
 from factform.facts.care_repair import needs_index, repair_truth  # noqa: E402
+from factform.facts.parse import parse  # noqa: E402
 from factform.facts.store import DataLayer  # noqa: E402
 from factform.records import Scope, Source  # noqa: E402
 
@@ -290,7 +291,7 @@ def checked(folder: Path) -> list[Check]:
 
 
 def repaired(folder: Path) -> list[str]:
-    done = [action.what for action in repair_truth(place(folder), lambda row: None, silent)]
+    done = [action.what for action in repair_truth(place(folder), lambda row: None, parse, silent)]
     if needs_index(examine(place(folder), quick=False, progress=silent)):
         with DataLayer.open(folder, HashEncoder(), chunk_tokens=40, for_rebuild=True) as layer:
             layer.rebuild()

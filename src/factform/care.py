@@ -9,7 +9,7 @@ import json
 import platform
 import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -197,11 +197,13 @@ class Care(Documents):
         """Mend what can be mended and say what was; what is left is told by `examined`."""
         from factform.facts.care import examine
         from factform.facts.care_repair import Action, needs_index, repair_truth, source_bytes
+        from factform.facts.sandbox import Sandbox
 
         self._close_facts()
         place, progress = self._place(), self._progress("repair")
         root, most = self.folder / self.settings.facts.root, self.settings.facts.max_file_mb << 20
-        done = repair_truth(place, lambda row: source_bytes(root, row, most), progress)
+        with closing(Sandbox(self.parsing())) as sandbox:
+            done = repair_truth(place, lambda row: source_bytes(root, row, most), sandbox.parse, progress)
         if needs_index(examine(place, quick=False, progress=progress)):
             report = self.rebuild_index()
             done.append(Action(f"the index was made anew: {report['documents']} documents, {report['chunks']} chunks"))
@@ -216,10 +218,9 @@ class Care(Documents):
     def _place(self) -> Place:
         from factform.facts.care import Place
 
-        encoder = self.encoder()
-        settings = self.settings.facts
+        use, wait_s = self.embedder_in_use(), self.settings.facts.writer_wait_s
         self.state.mkdir(parents=True, exist_ok=True)
-        return Place(self.state, encoder.identity, encoder.dim, settings.chunk_tokens, settings.writer_wait_s)
+        return Place(self.state, use.encoder.identity, use.encoder.dim, use.chunk_tokens, wait_s)
 
     def _close_facts(self) -> None:
         """Let go of the store: it is looked at as it lies on disk, and may be exchanged."""

@@ -160,11 +160,25 @@ class Documents(Opened):
         """Make an old version the current one again; history goes on. Access labels stay those in force now."""
         return self.add_sources([self.facts.source_of(document, version)], 1)[0]
 
-    def rebuild_index(self) -> dict[str, Any]:
-        """Make the index anew from the stored documents, with the present embedder and chunk size."""
-        self.close()
-        try:
-            with self.open_facts(for_rebuild=True) as facts:
-                return facts.rebuild(lambda done, of, name: self.report("rebuild", done, of, name))
-        finally:
-            self.encoded.clear()  # other chunks, of other lengths perhaps
+    def rebuild_index(self, *, background: bool = False) -> dict[str, Any]:
+        """Make the index anew from the stored documents, with the present embedder and chunk size.
+
+        With `background` documents are searched and added as before until it is done, here (from other threads) and in
+        other processes; interrupted, the next such call goes on. Without, nothing can be added meanwhile.
+        """
+        if not background:
+            self.close()
+        with self.open_facts(for_rebuild=True) as facts:
+            try:
+                return facts.rebuild(
+                    lambda done, of, name: self.report("rebuild", done, of, name), background=background
+                )
+            finally:
+                if background and (old := self.__dict__.pop("facts", None)):
+                    self._outdated.append(old)  # other threads may be in the middle of a search
+                self.encoded.clear()  # other chunks, of other lengths perhaps
+
+    def give_up_rebuild(self) -> bool:
+        """Drop what a rebuild in the background, which is not finished, has made; whether there was one."""
+        with self.open_facts(for_rebuild=True) as facts:
+            return facts.give_up_rebuild()

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from factform.errors import ModelError, SettingsError
-from factform.ids import FolderState
+from pydantic import ValidationError
+
+from factform.errors import FactformError, ModelError, SettingsError
+from factform.ids import FolderState, canonical_json
 from factform.records import AdapterInfo, Behavior, Scope, SearchResult
-from factform.settings import STATE, Settings
+from factform.settings import STATE, ModelSettings, Settings
 
 if TYPE_CHECKING:
     from factform.answer import EvidenceUse, LanguageModel, Parts
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from factform.facts.crossencoder import CrossEncoder
     from factform.facts.embed import Encoder
     from factform.facts.evidence import EvidenceModel
+    from factform.facts.sandbox import Limits
     from factform.facts.store import DataLayer
     from factform.model.reader import Reader
 
@@ -37,6 +41,19 @@ def silent(stage: str, done: int, total: int, note: str) -> None:
     return None
 
 
+EMBEDDER_SETTINGS = ("embedder", "embedder_url", "embedder_key_env")
+"""Of the model's settings those that name the embedder: noted beside an index, to open it again after they changed."""
+
+
+@dataclass(frozen=True)
+class EmbedderUse:
+    """An embedder, the longest passages cut for it, and how its settings name it."""
+
+    encoder: Encoder
+    chunk_tokens: int
+    made_by: str
+
+
 class Opened:
     """The parts of the project in `folder`, as its settings want them."""
 
@@ -45,6 +62,7 @@ class Opened:
         self.state = folder / STATE
         self._opening = threading.RLock()
         self._behaviors: dict[str, tuple[FolderState | None, Behavior]] = {}
+        self._outdated: list[DataLayer] = []
 
     def close(self) -> None:
         """Give back what was opened."""
@@ -53,6 +71,9 @@ class Opened:
         if "facts" in self.__dict__:
             self.facts.close()
             del self.__dict__["facts"]
+        for layer in self._outdated:
+            layer.close()
+        self._outdated.clear()
 
     @cached_property
     def facts(self) -> DataLayer:
@@ -215,34 +236,66 @@ class Opened:
         )
 
     def open_facts(self, *, for_rebuild: bool) -> DataLayer:
-        from factform.facts.sandbox import Limits
+        """The data layer, with the embedder that its index was made with; `for_rebuild` with the settings' own."""
         from factform.facts.search import Ranking
         from factform.facts.store import DataLayer
 
         facts = self.settings.facts
+        use = self.wanted_embedder() if for_rebuild else self.embedder_in_use()
         return DataLayer.open(
             self.state,
-            self.encoder(),
-            chunk_tokens=self.settings.facts.chunk_tokens,
-            wait_s=self.settings.facts.writer_wait_s,
+            use.encoder,
+            chunk_tokens=use.chunk_tokens,
+            wait_s=facts.writer_wait_s,
             for_rebuild=for_rebuild,
-            parsing=Limits(
-                seconds=self.settings.facts.parse_seconds,
-                memory_mb=self.settings.facts.parse_memory_mb,
-                max_bytes=self.settings.facts.max_file_mb << 20,
-                ocr=self.settings.facts.ocr_language if self.settings.facts.ocr == "auto" else "",
-            ),
+            parsing=self.parsing(),
             ranking=Ranking(facts.word_weight, facts.candidates, facts.rerank, facts.rerank_depth),
             cross_encoder=self.open_cross_encoder() if facts.rerank == "cross-encoder" else None,
+            made_by=use.made_by,
         )
 
-    def encoder(self) -> Encoder:
-        """The embedder the settings name: a server if `model.embedder_url` is set, else a model in this process."""
+    def parsing(self) -> Limits:
+        """What parsing one document may take."""
+        from factform.facts.sandbox import Limits
+
+        facts = self.settings.facts
+        return Limits(
+            seconds=facts.parse_seconds,
+            memory_mb=facts.parse_memory_mb,
+            max_bytes=facts.max_file_mb << 20,
+            ocr=facts.ocr_language if facts.ocr == "auto" else "",
+        )
+
+    def wanted_embedder(self) -> EmbedderUse:
+        """What the settings name."""
+        model = self.settings.model
+        made_by = canonical_json({name: getattr(model, name) for name in EMBEDDER_SETTINGS})
+        return EmbedderUse(self.encoder(model), self.settings.facts.chunk_tokens, made_by)
+
+    def embedder_in_use(self) -> EmbedderUse:
+        """What to search and write with: what the settings name or, while the index is being made anew with that, what
+        the index in use was made with."""
+        from factform.facts.rebuild import replaced
+
+        wanted = self.wanted_embedder()
+        old = replaced(self.state, wanted.encoder.identity, wanted.chunk_tokens)
+        if old is None:
+            return wanted
+        if dict(old.embedder) == dict(wanted.encoder.identity):
+            return replace(wanted, chunk_tokens=old.chunk_tokens)
+        try:
+            earlier = self.encoder(ModelSettings.model_validate({**self.settings.model.model_dump(), **old.opened()}))
+        except (FactformError, ValidationError):
+            return wanted  # and be told that the index was made with another one
+        use = EmbedderUse(earlier, old.chunk_tokens, old.made_by)
+        return use if dict(earlier.identity) == dict(old.embedder) else wanted
+
+    def encoder(self, model: ModelSettings) -> Encoder:
+        """The embedder that settings name: a server if `embedder_url` is set, else a model in this process."""
         from factform.facts.embed import Embedder
         from factform.facts.remote import RemoteEmbedder
         from factform.model.fetch import fetch_model
 
-        model = self.settings.model
         if model.embedder_url:
             key = model.embedder_key_env or None
             return RemoteEmbedder(model.embedder_url, model.embedder, api_key_env=key, timeout_s=model.timeout_s)

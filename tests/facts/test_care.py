@@ -17,6 +17,7 @@ from factform.facts import index as index_module
 from factform.facts.care import Check, Place, examine
 from factform.facts.care_repair import Action, needs_index, repair_truth
 from factform.facts.mend import mend
+from factform.facts.parse import parse
 from factform.facts.store import DataLayer
 from factform.ids import sha256
 from factform.records import Source
@@ -41,7 +42,7 @@ def problems(folder: Path, *, quick: bool = False) -> set[str]:
 
 
 def repair(folder: Path, original: Callable[[Any], bytes | None] = lambda row: None) -> list[Action]:
-    done = repair_truth(place(folder), original, silent)
+    done = repair_truth(place(folder), original, parse, silent)
     if needs_index(look(folder)):
         with DataLayer.open(folder, HashEncoder(), for_rebuild=True) as layer:
             layer.rebuild()

@@ -26,6 +26,7 @@ from factform.facts.index import LAYOUT, Index, Row, search_text
 from factform.facts.ledger import Ledger, VersionRow
 from factform.facts.matching import matches
 from factform.facts.parse import parse
+from factform.facts.sandbox import Sandbox
 from factform.facts.visible import Visible
 from factform.facts.where import parse_where
 from factform.ids import sha256_json, sha256_text
@@ -79,11 +80,19 @@ def find_point(ledger: Ledger, as_of: str) -> tuple[int, str]:
 class Past:
     """Past moments of the data layer in `folder`."""
 
-    def __init__(self, folder: Path, encoder: Encoder, chunk_tokens: int, ledger: Ledger, current: CurrentIndex):
+    def __init__(
+        self,
+        folder: Path,
+        encoder: Encoder,
+        chunk_tokens: int,
+        ledger: Ledger,
+        current: CurrentIndex,
+        sandbox: Sandbox,
+    ):
         self.folder = folder
         self._blobs = folder / "blobs"
         self._encoder, self._chunk_tokens = encoder, chunk_tokens
-        self._ledger, self._current = ledger, current
+        self._ledger, self._current, self._sandbox = ledger, current, sandbox
         self._open: dict[str, Index] = {}
 
     def view(self, scope: Scope, point: int) -> tuple[Index, Visible]:
@@ -160,8 +169,8 @@ class Past:
     def _chunks(self, row: VersionRow) -> tuple[Chunk, ...]:
         """Chunks of a version, cut from the canonical text that its citations were checked against.
 
-        A newer parser may read the bytes differently: then the stored text is cut as plain text, which has fewer
-        headings but the right places.
+        They are parsed in the sandbox, as they were when they came. A newer parser may read them differently, or not
+        within its limits: then the stored text is cut as plain text, which has fewer headings but the right places.
         """
         stored = self._ledger.version(row.document, row.version)
         digest = stored.text_sha256 if stored and stored.text_sha256 else row.text_sha256
@@ -169,7 +178,7 @@ class Past:
             return ()
         text = blobs.get(self._blobs, digest)
         try:
-            parsed = parse(row.source(blobs.get(self._blobs, row.sha256)))
+            parsed = self._sandbox.parse(row.source(blobs.get(self._blobs, row.sha256)))
         except DocumentError:
             parsed = None
         if parsed is None or sha256_text(parsed.text) != digest:
@@ -202,7 +211,10 @@ def _is_of(piece: Chunk, rows: dict[str, VersionRow]) -> bool:
 
 
 def _plain(row: VersionRow, text: bytes) -> Parsed:
-    """A canonical text read as it stands. It parses to itself: canonical text has no markup of plain text."""
+    """A canonical text read as it stands. It parses to itself: canonical text has no markup of plain text.
+
+    Not in the sandbox: the reader of plain text is ours and linear, and its size was accepted when the version came.
+    """
     return parse(Source(row.document, text, row.name, "text", row.title))
 
 

@@ -20,12 +20,15 @@ from factform.facts.care import Check, Place, Progress, check_ledger, damaged_bl
 from factform.facts.disk import fsync_path
 from factform.facts.ledger import Ledger, VersionRow, WriterLock, migrations
 from factform.facts.mend import mend
-from factform.facts.parse import parse
 from factform.facts.places import encode_places
 from factform.ids import sha256
+from factform.records import Parsed, Source
 
 Original = Callable[[VersionRow], bytes | None]
 """The bytes at the source of a version, if they are still to be had."""
+
+Parse = Callable[[Source], Parsed]
+"""How originals are read again: within limits, they may be hostile. Raises DocumentError."""
 
 INDEX_CHECKS = {"index", "index_files", "counts", "stale", "duplicates", "rows"}
 """Problems that making the index anew ends."""
@@ -39,14 +42,14 @@ class Action:
     document: str = ""
 
 
-def repair_truth(place: Place, original: Original, progress: Progress) -> list[Action]:
+def repair_truth(place: Place, original: Original, parse: Parse, progress: Progress) -> list[Action]:
     """Mend ledger and blobs, as far as it can be done. Raises StoreBusy while another process writes."""
     lock = WriterLock(place.folder / "writer.lock", place.wait_s)
     with lock.held():
         done = repair_ledger(place.folder, lock)
         with closing(Ledger.open(place.folder / "ledger.db", lock)) as ledger:
             rows = [row for row in ledger.versions() if row.status != "failed"]
-        return done + repair_blobs(place.folder, rows, original, progress)
+        return done + repair_blobs(place.folder, rows, original, parse, progress)
 
 
 def needs_index(checks: Sequence[Check]) -> bool:
@@ -113,7 +116,9 @@ def aside(folder: Path, path: Path) -> None:
 # --- blobs --------------------------------------------------------------------------------------
 
 
-def repair_blobs(folder: Path, rows: Sequence[VersionRow], original: Original, progress: Progress) -> list[Action]:
+def repair_blobs(
+    folder: Path, rows: Sequence[VersionRow], original: Original, parse: Parse, progress: Progress
+) -> list[Action]:
     """Damaged originals from their sources, canonical texts from the originals, both from one flipped bit or byte."""
     store = folder / "blobs"
     bad = damaged_blobs(store, named_blobs(rows), quick=False, progress=progress)
@@ -124,12 +129,12 @@ def repair_blobs(folder: Path, rows: Sequence[VersionRow], original: Original, p
             done.append(Action(f"the stored bytes of version {row.version} were {how}", row.document))
     for row in rows:
         digest = row.text_sha256
-        if digest in bad and (how := _mend_blob(folder, digest, lambda row=row: _read_again(store, row))):  # type: ignore[misc]
+        if digest in bad and (how := _mend_blob(folder, digest, lambda row=row: _read_again(store, row, parse))):  # type: ignore[misc]
             bad.discard(digest)
             done.append(Action(f"the canonical text of version {row.version} was {how}", row.document))
     for row in rows:
         digest = row.places_sha256
-        if digest in bad and (how := _mend_blob(folder, digest, lambda row=row: _places_again(store, row))):  # type: ignore[misc]
+        if digest in bad and (how := _mend_blob(folder, digest, lambda row=row: _places_again(store, row, parse))):  # type: ignore[misc]
             bad.discard(digest)
             done.append(Action(f"what places version {row.version} has in its original was {how}", row.document))
     return done
@@ -154,7 +159,7 @@ def _mend_blob(folder: Path, digest: str, other: Callable[[], bytes | None]) -> 
     return how
 
 
-def _read_again(store: Path, row: VersionRow) -> bytes | None:
+def _read_again(store: Path, row: VersionRow, parse: Parse) -> bytes | None:
     """The canonical text as its original gives it now."""
     try:
         return parse(row.source(blobs.get(store, row.sha256))).text.encode("utf-8")
@@ -162,7 +167,7 @@ def _read_again(store: Path, row: VersionRow) -> bytes | None:
         return None
 
 
-def _places_again(store: Path, row: VersionRow) -> bytes | None:
+def _places_again(store: Path, row: VersionRow, parse: Parse) -> bytes | None:
     """The places of its text as its original gives them now."""
     try:
         return encode_places(parse(row.source(blobs.get(store, row.sha256))))

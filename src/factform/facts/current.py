@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,26 @@ from factform.facts.ledger import Ledger
 from factform.facts.recovery import sound
 from factform.ids import canonical_json
 
+MADE_BY = "made_by"
+"""Key of the small value that says how the embedder of the table in use is opened again."""
+
 
 class CurrentIndex:
-    """The table that the ledger in `folder` names. `embedder` is its identity, `dim` the length of its vectors."""
+    """The table that the ledger in `folder` names. `embedder` is its identity, `dim` the length of its vectors;
+    `made_by` says how it is opened, in words of the caller's own."""
 
-    def __init__(self, folder: Path, ledger: Ledger, *, embedder: Mapping[str, Any], dim: int, chunk_tokens: int):
+    def __init__(
+        self,
+        folder: Path,
+        ledger: Ledger,
+        *,
+        embedder: Mapping[str, Any],
+        dim: int,
+        chunk_tokens: int,
+        made_by: str = "",
+    ):
         self.folder = folder
+        self.made_by = made_by
         self._ledger = ledger
         self._embedder = embedder
         self._dim = dim
@@ -73,11 +87,29 @@ class CurrentIndex:
         remove_table(self.folder / "index", name)
         return Index.create(self.folder / "index", name, self._dim)
 
-    def use(self, index: Index) -> None:
-        """Switch to another table, for this process and (through the ledger) for all others, in one transaction."""
-        values = {"table": index.name, "index_settings": canonical_json(self._settings()), **_mark(index)}
-        self._ledger.note(values)
+    def use(self, index: Index, note: Callable[[Mapping[str, str]], None] | None = None) -> None:
+        """Switch to another table, for this process and (through the ledger) for all others, in one transaction: that
+        of `note`, which is given the small values that say so."""
+        values = {"table": index.name, "index_settings": self.settings(), MADE_BY: self.made_by, **_mark(index)}
+        (note or self._ledger.note)(values)
         self._index = index
+
+    def open_beside(self, name: str, durable: int) -> Index:
+        """A table that is not in use yet, at a version that was forced to disk. Raises StoreError when it is gone."""
+        return sound(self.folder / "index", name, self._dim, durable)
+
+    def settings(self) -> str:
+        """What an index made now depends on besides the documents, as canonical JSON."""
+        return canonical_json(self._settings())
+
+    def wants_note(self) -> bool:
+        """Whether it is not noted how the embedder of the table in use is opened: stores are older than that note."""
+        return bool(self.made_by and self._ledger.get_meta("table")) and self._ledger.get_meta(MADE_BY) != self.made_by
+
+    def note_made_by(self) -> None:
+        """Note it. The caller holds the writer's place and has checked the settings."""
+        if self.wants_note():
+            self._ledger.set_meta(MADE_BY, self.made_by)
 
     def _settings(self) -> dict[str, Any]:
         """What the index depends on besides the documents."""
@@ -100,9 +132,15 @@ class CurrentIndex:
                 "run `factform index rebuild`, which makes it anew from the stored documents"
             )
         different = "; ".join(_differences(json.loads(made), now))
+        if self._index is not None:
+            raise SettingsError(
+                f"the index in {self.folder} was made anew with other settings while it was open here: {different}. "
+                "Open the project again, or go back to the settings it has here with `factform index rebuild`"
+            )
         raise SettingsError(
-            f"the index in {self.folder} was made with other settings: {different}. Run `factform index rebuild`, "
-            "which embeds everything again"
+            f"the index in {self.folder} was made with other settings: {different}. Run `factform index rebuild "
+            "--background`, which embeds everything again while documents are searched and added as before, and then "
+            "switches to it; or `factform index rebuild`, while nothing can be added"
         )
 
 

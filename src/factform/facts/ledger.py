@@ -31,6 +31,9 @@ from factform.facts.ledgerlog import LedgerLog, tables
 from factform.ids import canonical_json
 from factform.records import Source
 
+RebuiltRow = tuple[int, str, str, int, str | None, str | None]
+"""A row of `rebuilt`: seq, document, text_sha256, chunks, places_sha256, note."""
+
 NOTHING_READ: Mapping[int, tuple[str | None, str | None]] = MappingProxyType({})
 
 
@@ -58,6 +61,7 @@ class VersionRow:
     note: str | None = None
     began: int | None = None
     ended: int | None = None
+    pruned_at: str | None = None
 
     def source(self, data: bytes) -> Source:
         """The source as it was offered, given its bytes again."""
@@ -285,7 +289,7 @@ class Ledger:
         """The latest row of one version that got as far as having a canonical text."""
         return self._row(
             "SELECT * FROM versions WHERE document = ? AND version = ? AND text_sha256 IS NOT NULL "
-            "ORDER BY seq DESC LIMIT 1",
+            "ORDER BY pruned_at IS NOT NULL, seq DESC LIMIT 1",
             (document, version),
         )
 
@@ -412,6 +416,70 @@ class Ledger:
         values = (text_sha256, chunks, places_sha256, note, seq)
         with self.transaction() as run:
             run("UPDATE versions SET text_sha256 = ?, chunks = ?, places_sha256 = ?, note = ? WHERE seq = ?", values)
+
+    # --- an index made anew ---------------------------------------------------------------------
+
+    def rebuilt(self) -> dict[str, tuple[int, int]]:
+        """What the index that is being made should hold by now: document -> (row, chunks)."""
+        found = self._all("SELECT document, seq, chunks FROM rebuilt ORDER BY seq")
+        return {str(row["document"]): (int(row["seq"]), int(row["chunks"])) for row in found}
+
+    def reread(self) -> list[str]:
+        """Current documents that `rebuilt` has and that are read otherwise now than before."""
+        found = self._all(
+            "SELECT d.id FROM documents d JOIN rebuilt r ON r.seq = d.current JOIN versions v USING (seq) "
+            "WHERE r.text_sha256 <> v.text_sha256 ORDER BY d.id"
+        )
+        return [str(row["id"]) for row in found]
+
+    def note_rebuilt(self, read: Iterable[RebuiltRow], marks: Mapping[str, str]) -> None:
+        """Note what the index that is being made holds now, with small values in the same transaction."""
+        with self.transaction() as run:
+            for row in read:
+                run("INSERT OR REPLACE INTO rebuilt VALUES (?, ?, ?, ?, ?, ?)", row)
+            _note(run, marks)
+
+    def finish_rebuild(self, marks: Mapping[str, str], over: Iterable[str]) -> None:
+        """Take over how current documents were read, with small values, and without those of the keys `over`. Versions
+        that were replaced meanwhile keep the texts that their citations were checked against."""
+        columns = ("text_sha256", "chunks", "places_sha256", "note")
+        differs = " OR ".join(f"r.{name} IS NOT v.{name}" for name in columns)
+        with self.transaction() as run:
+            for row in run(
+                f"SELECT r.* FROM documents d JOIN rebuilt r ON r.seq = d.current JOIN versions v USING (seq) "
+                f"WHERE {differs}"
+            ).fetchall():
+                run(
+                    "UPDATE versions SET text_sha256 = ?, chunks = ?, places_sha256 = ?, note = ? WHERE seq = ?",
+                    (*(row[name] for name in columns), row["seq"]),
+                )
+            self._drop_rebuilt(run, marks, over)
+
+    def drop_rebuilt(self, over: Iterable[str]) -> None:
+        """Forget an index that was being made, and the small values of the keys `over`."""
+        with self.transaction() as run:
+            self._drop_rebuilt(run, {}, over)
+
+    def _drop_rebuilt(self, run: Any, marks: Mapping[str, str], over: Iterable[str]) -> None:
+        run("DELETE FROM rebuilt")
+        _note(run, marks)
+        for key in over:
+            run("DELETE FROM meta WHERE key = ?", (key,))
+
+    # --- retention ------------------------------------------------------------------------------
+
+    def set_pruned(self, seqs: Iterable[int], at: str | None, marks: Mapping[str, str]) -> None:
+        """Note that the bytes of these rows go (or, with None, that they stay), with small values."""
+        with self.transaction() as run:
+            for seq in seqs:
+                run("UPDATE versions SET pruned_at = ? WHERE seq = ?", (at, seq))
+            _note(run, marks)
+
+    def forget_meta(self, key: str) -> None:
+        with self.transaction() as run:
+            run("DELETE FROM meta WHERE key = ?", (key,))
+
+    # --- removal --------------------------------------------------------------------------------
 
     def start_removal(self, documents: Sequence[str]) -> int:
         """Decide that `documents` are gone: from here on, the point returned, no search shows them."""

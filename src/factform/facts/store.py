@@ -78,6 +78,7 @@ class DataLayer:
         parsing: Limits | None = None,
         ranking: Ranking = DEFAULT_RANKING,
         cross_encoder: CrossEncoder | None = None,
+        made_by: str = "",
     ):
         self.folder = folder
         self._blobs = folder / "blobs"
@@ -87,14 +88,14 @@ class DataLayer:
         self._lock = lock
         self.origins = Origins(ledger, lock)
         self._current = CurrentIndex(
-            folder, ledger, embedder=encoder.identity, dim=encoder.dim, chunk_tokens=chunk_tokens
+            folder, ledger, embedder=encoder.identity, dim=encoder.dim, chunk_tokens=chunk_tokens, made_by=made_by
         )
         self._tokens = TokenVectors()
         self.ranking = ranking
         self._reranker = self._named(cross_encoder)
         self._filters = Filters(ledger)
-        self._past = Past(folder, encoder, chunk_tokens, ledger, self._current)
         self._sandbox = Sandbox(parsing)
+        self._past = Past(folder, encoder, chunk_tokens, ledger, self._current, self._sandbox)
         self._writer = Writer(folder, encoder, chunk_tokens, ledger, lock, self._current, self._tokens, self._sandbox)
 
     @classmethod
@@ -109,12 +110,14 @@ class DataLayer:
         parsing: Limits | None = None,
         ranking: Ranking = DEFAULT_RANKING,
         cross_encoder: CrossEncoder | None = None,
+        made_by: str = "",
     ) -> DataLayer:
         """Open the data layer in `folder` (a project's `.factform`), making it when it is not there.
 
         Finishes what a crash left open, unless another process is writing just now. `for_rebuild` opens without
         looking at the index, to call `rebuild` when it was made with other settings. `parsing` limits what one
-        document may take to be parsed. `ranking.rerank` "cross-encoder" needs the model.
+        document may take to be parsed. `ranking.rerank` "cross-encoder" needs the model. `made_by` is noted beside the
+        index, so that the caller can open the embedder again after its settings have changed (see `in_use`).
 
         Raises SettingsError when the index was made by another embedder or chunk size, StoreError when it was made
         by a version of Factform with another row layout or the ledger cannot be used.
@@ -123,11 +126,12 @@ class DataLayer:
         folder.mkdir(parents=True, exist_ok=True)
         lock = WriterLock(folder / "writer.lock", wait_s)
         ledger = Ledger.open(folder / "ledger.db", lock)
-        layer = cls(folder, embedder, chunk_tokens, ledger, lock, parsing, ranking, cross_encoder)
+        layer = cls(folder, embedder, chunk_tokens, ledger, lock, parsing, ranking, cross_encoder, made_by)
         try:
             if not for_rebuild:
                 layer._current.check_settings()
                 layer._writer.recover()
+                layer._writer.note_made_by()
         except BaseException:
             layer.close()
             raise
@@ -158,14 +162,22 @@ class DataLayer:
         """Take documents out of the index; no search finds them from now on. Their history stays in the ledger."""
         return self._writer.remove(documents)
 
-    def rebuild(self, progress: Progress | None = None) -> dict[str, Any]:
+    def rebuild(self, progress: Progress | None = None, *, background: bool = False) -> dict[str, Any]:
         """Make the index anew from ledger and blobs, with this embedder and chunk size, and switch to it at once.
 
-        Searches use the old index until the new one is complete. Returns documents, chunks, seconds, `failed` (a
-        list of document and error: those are not in the new index) and `changed` (documents whose canonical text
-        differs from before, which happens when a parser was improved).
+        Searches use the old index until the new one is complete. Nobody else can write meanwhile, unless it is done in
+        the `background` (which takes no thread of its own: this returns when it is done): then it waits for others, and
+        takes the writer's place for moments. Interrupted there, the next such call goes on.
+
+        Returns documents, chunks, seconds, `failed` (a list of document and error: those are not in the new index) and
+        `changed` (documents whose canonical text differs from before, which happens when a parser was improved).
         """
-        return self._writer.rebuild(progress)
+        return self._writer.rebuild(progress, background=background)
+
+    def give_up_rebuild(self) -> bool:
+        """Drop what a rebuild that is not finished has made; whether there was one. A process that is at it stops."""
+        with self._lock.held():
+            return self._writer.rebuilder.give_up()
 
     def eraser(self) -> Eraser:
         """What takes documents out with every byte that was made of them."""
@@ -395,7 +407,7 @@ class DataLayer:
 
         `accounting` says where every document ever offered is, each once: see `recovery.account`. `unfinished` is why
         the last attempt to finish what was begun did not succeed, None where it did; `quarantine` are the names of
-        torn files that were moved aside.
+        torn files that were moved aside. `rebuild` says how far a rebuild is that is not finished, None without one.
         """
         index = self._current.get()
         held, expected = index.held(), self._ledger.current_rows()
@@ -408,6 +420,7 @@ class DataLayer:
             "accounting": asdict(accounting),
             "unfinished": self._writer.unfinished,
             "quarantine": quarantined(self.folder / "index"),
+            "rebuild": self._writer.rebuilder.status(),
             "versions": sum(counts.values()),
             "pending": counts["accepted"] + len(self._ledger.removing()),
             "failed": len(self._ledger.failed()),

@@ -12,31 +12,29 @@ from there again. `benchmarks/faults` kills the process at each `failpoint` to p
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
-from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from factform.errors import DocumentError, StoreBusy, StoreError
+from factform.errors import StoreBusy, StoreError
 from factform.facts import blobs
-from factform.facts.chunk import chunk
 from factform.facts.current import CurrentIndex
 from factform.facts.disk import failpoint, keep_reserve, release_reserve, sync_upwards
 from factform.facts.embed import Encoder, Vectors
-from factform.facts.index import Index, Refused, Row, remove_tables, search_text
+from factform.facts.index import Refused, Row
 from factform.facts.ledger import Ledger, VersionRow, WriterLock
 from factform.facts.offered import normal, unstorable, valid_unicode
-from factform.facts.places import encode_places
+from factform.facts.prepare import Prepared, Preparer
+from factform.facts.rebuild import Rebuilder
 from factform.facts.recovery import Difference, difference
 from factform.facts.rerank import TokenVectors
 from factform.facts.sandbox import Sandbox
 from factform.facts.stages import Stages
 from factform.ids import sha256, version_id
-from factform.records import Chunk, Parsed, Receipt, ReceiptStatus, Source
+from factform.records import Receipt, ReceiptStatus, Source
 
 BATCH_DOCUMENTS = 32
 BATCH_BYTES = 4 << 20
@@ -45,9 +43,6 @@ BATCH_S = 1.0
 
 COMMIT_CHUNKS = 384
 """Chunks that share a Lance commit in a bulk load: a commit costs some 20 ms and its fsyncs, whatever is in it."""
-
-KEPT_CHUNKS = 64
-"""Chunks of a batch up to which their token vectors are kept for reranking: a document or a few, not a bulk load."""
 
 MAX_REPLAYS = 2
 """Times a document may be replayed after a crash: one that crashes its parser must not do so at every opening."""
@@ -62,17 +57,6 @@ Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """A version ready to be committed: its ledger row, the digests of its text and of its places, and its chunks."""
-
-    row: VersionRow
-    text_sha256: str
-    chunks: tuple[Chunk, ...]
-    places_sha256: str | None
-    note: str | None
-
-
-@dataclass(frozen=True)
 class _ToldAnew:
     """A version of which only labels or metadata differ from the `old` row: the chunks in the index stay."""
 
@@ -80,7 +64,7 @@ class _ToldAnew:
     old: VersionRow
 
 
-_Outcome = _Prepared | _ToldAnew | str
+_Outcome = Prepared | _ToldAnew | str
 """What is known of an accepted row before the commit; a text is the reason why it cannot be taken in."""
 
 
@@ -112,7 +96,7 @@ class _Embedded:
 
 
 def _chunks(batch: _Batch) -> int:
-    return sum(len(item.chunks) for _, item in batch.prepared if isinstance(item, _Prepared))
+    return sum(len(item.chunks) for _, item in batch.prepared if isinstance(item, Prepared))
 
 
 class Writer:
@@ -131,14 +115,13 @@ class Writer:
     ):
         self.folder = folder
         self._blobs = folder / "blobs"
-        self._encoder = encoder
-        self._chunk_tokens = chunk_tokens
         self._ledger = ledger
         self._lock = lock
         self._current = current
-        self._tokens = tokens
         self.unfinished: str | None = None
         self._sandbox = sandbox
+        self._preparer = Preparer(self._blobs, encoder, chunk_tokens, tokens, sandbox)
+        self.rebuilder = Rebuilder(folder, ledger, lock, current, self._preparer, self._finish_pending)
 
     def add(self, sources: Iterable[Source], *, progress: Progress | None = None) -> list[Receipt]:
         """Receipts of `sources`, in order; what they say is then on disk and in the index."""
@@ -220,21 +203,9 @@ class Writer:
             self.unfinished = str(error)
             release_reserve(self.folder)
 
-    def rebuild(self, progress: Progress | None = None) -> dict[str, Any]:
+    def rebuild(self, progress: Progress | None = None, *, background: bool = False) -> dict[str, Any]:
         """Fill a table beside the one in use from ledger and blobs, and switch to it when it is on disk."""
-        start = time.perf_counter()
-        with self._lock.held():
-            index = self._current.create_next()
-            report = self._refill(index, progress)
-            index.optimize()
-            failpoint("rebuild_after_fill")
-            index.sync()
-            failpoint("rebuild_before_switch")
-            self._current.use(index)
-            failpoint("rebuild_after_switch")
-            self._finish_pending()
-            remove_tables(self.folder / "index", index.name)
-        return {**report, "seconds": time.perf_counter() - start}
+        return self.rebuilder.run(progress, background=background)
 
     def recover(self) -> None:
         """Finish what a crash left open, when there is anything and nobody else is writing."""
@@ -254,6 +225,12 @@ class Writer:
             except StoreError:
                 raise error from None
             self.unfinished = str(error)
+
+    def note_made_by(self) -> None:
+        """Note how the embedder of the index is opened, unless somebody is writing: who writes does it, too."""
+        if self._current.wants_note():
+            with suppress(StoreError), self._lock.held(wait_s=0.0):
+                self._current.note_made_by()
 
     def catch_up(self) -> dict[str, int]:
         """Make the index hold exactly what the ledger says is current, working only on what differs.
@@ -283,19 +260,19 @@ class Writer:
             index.delete(few)
         failpoint("catch_up_after_delete")
         for batch in _slices(rows, BATCH_DOCUMENTS):
-            ready = [item for _, item in self._prepare_each(batch) if isinstance(item, _Prepared)]
+            ready = [item for _, item in self._preparer.stored(batch) if isinstance(item, Prepared)]
             if ready:
                 self._retext(ready)
-                self._commit(ready, *self._embed(ready, keep_tokens=True))
+                self._commit(ready, *self._preparer.embed(ready, keep_tokens=True))
         if going:
             index.sync()
 
-    def _retext(self, ready: Sequence[_Prepared]) -> None:
+    def _retext(self, ready: Sequence[Prepared]) -> None:
         """Note where a newer parser reads a stored document otherwise."""
         for item in ready:
-            read = (item.text_sha256, len(item.chunks), item.places_sha256, item.note)
-            if read != (item.row.text_sha256, item.row.chunks, item.row.places_sha256, item.row.note):
-                self._ledger.retext(item.row.seq, *read)
+            row = item.row
+            if item.read != (row.text_sha256, row.chunks, row.places_sha256, row.note):
+                self._ledger.retext(row.seq, *item.read)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -304,32 +281,9 @@ class Writer:
             self._current.check_settings()
             if not self._healthy():
                 self._repair()
+            self._current.note_made_by()
             keep_reserve(self.folder)
             yield
-
-    def _refill(self, index: Index, progress: Progress | None) -> dict[str, Any]:
-        """Every current version, from its stored bytes, into an empty table."""
-        rows = self._ledger.all_current()
-        failed, changed, chunks, done = [], [], 0, 0
-        for batch in _slices(rows, BATCH_DOCUMENTS):
-            ready = []
-            for row, prepared in self._prepare_each(batch):
-                if isinstance(prepared, str):
-                    failed.append({"document": row.document, "error": prepared})
-                    continue
-                ready.append(prepared)
-                if prepared.text_sha256 != row.text_sha256:
-                    changed.append(row.document)
-            if ready:
-                self._retext(ready)
-                index.append(*self._embed(ready))
-                chunks += sum(len(item.chunks) for item in ready)
-            done += len(batch)
-            if progress is not None:
-                progress(done, len(rows), batch[-1].document)
-        return {"documents": len(rows) - len(failed), "chunks": chunks, "failed": failed, "changed": changed}
-
-    # --- a batch, step by step ------------------------------------------------------------------
 
     def _take_in(self, batch: Sequence[tuple[Source, float]]) -> _Batch:
         """A few documents, none of them twice, to where they can be embedded: on disk, noted, parsed and cut."""
@@ -346,9 +300,9 @@ class Writer:
         return _Batch(receipts, started, known, self._found(rows))
 
     def _embed_all(self, batches: Sequence[_Batch]) -> _Embedded:
-        ready = [item for batch in batches for _, item in batch.prepared if isinstance(item, _Prepared)]
+        ready = [item for batch in batches for _, item in batch.prepared if isinstance(item, Prepared)]
         few = sum(len(batch.receipts) for batch in batches) < BATCH_DOCUMENTS  # else a bulk load: nobody asks about all
-        return _Embedded(batches, *(self._embed(ready, keep_tokens=few) if ready else ([], None)))
+        return _Embedded(batches, *(self._preparer.embed(ready, keep_tokens=few) if ready else ([], None)))
 
     def _commit_all(self, embedded: _Embedded) -> list[Receipt]:
         """Finish what `_take_in` began and `_embed_all` went on with; receipts in the order given."""
@@ -375,15 +329,15 @@ class Writer:
     def _index_rows(self, rows: Sequence[VersionRow]) -> list[tuple[Receipt, float]]:
         """From "accepted" to "indexed" or "failed"; each receipt comes with the time its commit was visible."""
         found = self._found(rows)
-        ready = [item for _, item in found if isinstance(item, _Prepared)]
-        return self._finish(found, *(self._embed(ready, keep_tokens=True) if ready else ([], None)))
+        ready = [item for _, item in found if isinstance(item, Prepared)]
+        return self._finish(found, *(self._preparer.embed(ready, keep_tokens=True) if ready else ([], None)))
 
     def _found(self, rows: Sequence[VersionRow]) -> list[tuple[VersionRow, _Outcome]]:
         """What is to be done with accepted rows, in another order: those told anew first, the others read and cut."""
         current = {row.seq: self._ledger.current(row.document) for row in rows}
         same = {row.seq: old for row in rows if (old := current[row.seq]) is not None and _same_text(row, old)}
         anew = [(row, _ToldAnew(row, same[row.seq])) for row in rows if row.seq in same]
-        return [*anew, *self._prepare_each([row for row in rows if row.seq not in same])]
+        return [*anew, *self._preparer.stored([row for row in rows if row.seq not in same])]
 
     def _finish(
         self, found: Sequence[tuple[VersionRow, _Outcome]], chunks: Sequence[Row], vectors: Vectors | None
@@ -391,15 +345,15 @@ class Writer:
         """Commit the chunks of what is ready, and close all rows in the ledger."""
         if not found:
             return []
-        ready = [item for _, item in found if isinstance(item, _Prepared)]
+        ready = [item for _, item in found if isinstance(item, Prepared)]
         visible = self._commit(ready, chunks, vectors) if vectors is not None else time.perf_counter()
         errors = {row.seq: reason for row, reason in found if isinstance(reason, str)}
         anew = [item for _, item in found if isinstance(item, _ToldAnew)]
         if anew and not self._tell_anew(anew):
-            again = list(self._prepare_each([item.row for item in anew]))
-            mended = [item for _, item in again if isinstance(item, _Prepared)]
+            again = list(self._preparer.stored([item.row for item in anew]))
+            mended = [item for _, item in again if isinstance(item, Prepared)]
             if mended:
-                self._commit(mended, *self._embed(mended))
+                self._commit(mended, *self._preparer.embed(mended))
             errors |= {row.seq: reason for row, reason in again if isinstance(reason, str)}
             ready, anew = [*ready, *mended], []
         visible = time.perf_counter() if vectors is None else visible
@@ -431,7 +385,7 @@ class Writer:
         index.sync()
         return True
 
-    def _commit(self, ready: Sequence[_Prepared], rows: Sequence[Row], vectors: Vectors) -> float:
+    def _commit(self, ready: Sequence[Prepared], rows: Sequence[Row], vectors: Vectors) -> float:
         """Commit; returns when a search could find it. On return it is on disk for good."""
         failpoint("after_embed")
         index = self._current.get()
@@ -441,62 +395,6 @@ class Writer:
         index.sync()
         failpoint("after_fsync")
         return visible
-
-    def _prepare_each(self, rows: Iterable[VersionRow]) -> Iterator[tuple[VersionRow, _Prepared | str]]:
-        """`_prepare` for each row, in order, with a few documents after it already being parsed."""
-        begun: deque[tuple[VersionRow, Future[Parsed]]] = deque()
-        for row in rows:
-            begun.append((row, self._begin(row)))
-            if len(begun) > self._sandbox.workers:
-                first, parsing = begun.popleft()
-                yield first, self._prepare(first, parsing)
-        for row, parsing in begun:
-            yield row, self._prepare(row, parsing)
-
-    def _begin(self, row: VersionRow) -> Future[Parsed]:
-        try:
-            return self._sandbox.start(row.source(blobs.get(self._blobs, row.sha256)))
-        except StoreError as error:
-            failed: Future[Parsed] = Future()
-            failed.set_exception(error)
-            return failed
-
-    def _prepare(self, row: VersionRow, parsing: Future[Parsed]) -> _Prepared | str:
-        """Chunk an accepted version that is being parsed from its stored bytes; the reason when that is not possible"""
-        try:
-            parsed = parsing.result()
-            chunks = chunk(
-                parsed,
-                document=row.document,
-                version=row.version,
-                count_tokens=self._encoder.count_tokens,
-                budget=self._chunk_tokens,
-            )
-            text = parsed.text.encode("utf-8")
-        except (DocumentError, StoreError) as error:
-            return str(error)
-        except UnicodeEncodeError:
-            return "its text holds lone surrogates, which is not valid Unicode; save it as UTF-8"
-        except Exception as error:
-            # A fault in a parser must cost this document only: raised, it would come again at every replay, and one
-            # odd file would keep the whole store from opening.
-            return f"its parser failed ({type(error).__name__}: {error}); report this with the file if you can"
-        if not chunks:
-            return "no text was found in it"
-        digest, places = sha256(text), encode_places(parsed)
-        blobs.put(self._blobs, ([text] if digest != row.sha256 else []) + ([places] if places is not None else []))
-        return _Prepared(row, digest, chunks, sha256(places) if places is not None else None, parsed.note)
-
-    def _embed(self, ready: Sequence[_Prepared], *, keep_tokens: bool = False) -> tuple[list[Row], Vectors]:
-        """Rows and their vectors. With `keep_tokens` the token vectors of a few chunks are held for the first question
-        on them: reranking would compute the same forward pass again."""
-        rows = [Row(piece, item.row.access, item.row.seq) for item in ready for piece in item.chunks]
-        texts = [search_text(row.chunk) for row in rows]
-        if not keep_tokens or len(rows) > KEPT_CHUNKS:
-            return rows, self._encoder.encode(texts)
-        vectors, tokens = self._encoder.encode_both(texts)
-        self._tokens.put([row.chunk for row in rows], tokens)
-        return rows, vectors
 
     def _remove_from_index(self, documents: Sequence[str]) -> None:
         index = self._current.get()
@@ -584,9 +482,9 @@ class Writer:
     def _restore(self, document: str) -> None:
         """Make the index hold what the ledger says is current: the version given up may have been committed."""
         row = self._ledger.current(document)
-        prepared = None if row is None else next(self._prepare_each([row]))[1]
-        if isinstance(prepared, _Prepared):
-            self._commit([prepared], *self._embed([prepared], keep_tokens=True))
+        prepared = None if row is None else next(self._preparer.stored([row]))[1]
+        if isinstance(prepared, Prepared):
+            self._commit([prepared], *self._preparer.embed([prepared], keep_tokens=True))
         else:
             index = self._current.get()
             index.delete([document])
