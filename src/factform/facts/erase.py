@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
 from factform.errors import NotFound, StoreError
-from factform.facts import blobs
 from factform.facts.care import blob_names, check_ledger, named_blobs
 from factform.facts.current import CurrentIndex
 from factform.facts.disk import failpoint, refused, release_reserve, sync_path, sync_upwards
-from factform.facts.index import Refused, Row, remove_tables
 from factform.facts.ledger import Ledger, VersionRow, WriterLock
+from factform.facts.rebuild import Rebuilder
+from factform.facts.takeout import copy_index, remove, remove_blobs
 from factform.ids import canonical_json
 
 MARK = "erasing"
@@ -32,8 +29,6 @@ MARK = "erasing"
 
 KEEP = ("meta", "points", "erasures", "synced_roots")
 """Tables of the ledger that hold nothing of a document."""
-
-BATCH = 2_000
 
 Step = Callable[[str], None]
 """Called before each step with its name."""
@@ -57,14 +52,12 @@ class Erased:
 class Eraser:
     """Erases documents of one store; the caller holds no lock. Every method may be called again after a crash."""
 
-    def __init__(
-        self, folder: Path, ledger: Ledger, lock: WriterLock, current: CurrentIndex, rebuild: Callable[[], object]
-    ):
+    def __init__(self, folder: Path, ledger: Ledger, lock: WriterLock, current: CurrentIndex, rebuilder: Rebuilder):
         self._folder = folder
         self._ledger = ledger
         self._lock = lock
         self._current = current
-        self._rebuild = rebuild
+        self._rebuilder = rebuilder
 
     def marked(self) -> list[str] | None:
         """Documents whose erasure was begun and not finished; None when there is none."""
@@ -116,13 +109,14 @@ class Eraser:
         with self._lock.held():
             documents = self.marked() or []
             step("index")
-            self._copy_index(set(documents))
+            self._rebuilder.give_up()
+            copy_index(self._folder, self._ledger, self._current, self._rebuilder, set(documents))
             step("blobs")
             rows = self.rows()
             others = [row for row in self._ledger.versions() if row.document not in set(documents)]
             own, kept = named_blobs(rows), named_blobs(others)
             unnamed = set(blob_names(self._folder / "blobs")) - kept - own
-            sizes = self._remove_blobs((own - kept) | unnamed)
+            sizes = remove_blobs(self._folder / "blobs", (own - kept) | unnamed)
             failpoint("erase_blobs_gone")
             names = {word for row in rows for word in (row.document, row.name, row.title) if word}
             return Erased(
@@ -154,67 +148,6 @@ class Eraser:
                 run("DELETE FROM meta WHERE key = ?", (MARK,))
             failpoint("erase_mark_gone")
             return tokens
-
-    def _copy_index(self, documents: set[str]) -> None:
-        """All other rows into a new table, vectors and all: Lance keeps deleted rows, old versions and transactions."""
-        if self._ledger.get_meta("table") is None:
-            return
-        try:
-            old = self._current.get()
-            index = self._current.create_next()
-            current = {row.document: row.seq for row in self._ledger.all_current()}
-            batch: list[Row] = []
-            vectors = []
-            for row, _, vector in old.scan():
-                # A replaced document's old rows may still be there; all of a new table's rows would count.
-                if row.chunk.document not in documents and current.get(row.chunk.document) == row.seq:
-                    batch.append(row)
-                    vectors.append(vector)
-                if len(batch) == BATCH:
-                    index.append(batch, np.stack(vectors))
-                    batch, vectors = [], []
-            if batch:
-                index.append(batch, np.stack(vectors))
-            index.optimize()
-            failpoint("erase_index_copied")
-            index.sync()
-            failpoint("erase_index_synced")
-            self._current.use(index)
-            old.close()  # or a segment it is just making would be kept behind our back
-            failpoint("erase_index_switched")
-        except Refused:
-            raise
-        except StoreError:
-            self._rebuild()  # an index that cannot be read is made anew from the documents that are left
-        self._remove_old_index(self._ledger.get_meta("table") or "")
-        failpoint("erase_index_gone")
-
-    def _remove_old_index(self, keep: str) -> None:
-        """Everything in the index's folder that is not of the table `keep`, whatever a crash has left there of others:
-        words of a table whose rows are gone already, what was moved aside."""
-        folder = self._folder / "index"
-        remove_tables(folder, keep)
-        for path in folder.iterdir():
-            if path.name.partition(".")[0] != keep:
-                remove(path)
-        sync_path(folder)
-
-    def _remove_blobs(self, digests: Collection[str]) -> list[int]:
-        store = self._folder / "blobs"
-        sizes = []
-        for digest in sorted(digests):
-            path = blobs.blob_path(store, digest)
-            if path.exists():
-                sizes.append(path.stat().st_size)
-                remove(path)
-                failpoint("erase_blob_gone")
-            if path.parent.is_dir():  # also where it is gone already: whoever took it away may have died before this
-                sync_path(path.parent)
-        for path in (store / "tmp").glob("*"):
-            remove(path)
-        if (store / "tmp").is_dir():
-            sync_path(store / "tmp")
-        return sizes
 
     def _rewrite_log(self) -> None:
         try:
@@ -255,20 +188,6 @@ def clear_folders(state: Path, names: Iterable[str]) -> list[str]:
     sync_upwards(state)
     failpoint("erase_caches_gone")
     return gone
-
-
-def remove(path: Path) -> None:
-    """Delete a file or a folder, which may be gone already. Raises StoreError where it stays: what is to be erased must
-    not be passed over."""
-    try:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    except FileNotFoundError:
-        return  # another process takes the same away: a segment's older copies
-    except OSError as error:
-        raise refused(f"{path} cannot be deleted", error) from error
 
 
 def _marks(values: Sequence[str]) -> str:

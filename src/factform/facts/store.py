@@ -181,7 +181,7 @@ class DataLayer:
 
     def eraser(self) -> Eraser:
         """What takes documents out with every byte that was made of them."""
-        return Eraser(self.folder, self._ledger, self._lock, self._current, self._writer.rebuild)
+        return Eraser(self.folder, self._ledger, self._lock, self._current, self._writer.rebuilder)
 
     def forget_memory(self) -> None:
         """Let go of what was computed of passages and is kept for the next question."""
