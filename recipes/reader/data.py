@@ -157,7 +157,9 @@ def passage(chunk: Chunk, rank: int | None, spans: Sequence[tuple[int, int]], ab
 
 
 def make_row(question: Question, split: str, layer: DataLayer) -> dict[str, Any]:
-    hits = layer.search(question.question, k=RETRIEVED, rerank=False).hits
+    # Training sees the first stage's passages, more of which are near misses; the others are asked as users ask.
+    served = split != "train"
+    hits = layer.search(question.question, k=RETRIEVED, rerank=served, distinct=served).hits
     own = layer.chunks_of(question.document)
     text = layer.text_of(question.document, own[0].version)
     spans = spans_in(text, question)
