@@ -1,11 +1,11 @@
-"""Questions on articles the reader never saw, asked through the whole product: from the question to the verified record.
+"""Questions on articles the reader never saw, asked through the whole product, question in to verified record out.
 
     python benchmarks/asking.py --data DATA --split test -n 1000 --out benchmarks/results/asking.json
 
 DATA holds the public sets (recipes/reader/README.md). Every document of every set is added to one project with default
 settings; then each question is asked with `Project.ask`, as a user would. Refusals by the evidence model's limit are
-switched off while asking and counted afterwards from the probabilities in the records, so that one run gives both: how well
-it is read, and what is refused at which limit. Answers are kept as they come: a stopped run goes on.
+switched off while asking and counted afterwards from the probabilities in the records, so that one run gives both: how
+well it is read, and what is refused at which limit. Answers are kept as they come: a stopped run goes on.
 """
 
 from __future__ import annotations

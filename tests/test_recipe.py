@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ RECIPE = Path(__file__).parent.parent / "recipes" / "reader"
 MODULES = ("train_evidence", "generate", "written", "data", "evaluate")
 SETTINGS = {
     "batch": 2, "passages": 2, "gold_share": 0.9, "epochs": 1.0, "steps": 6, "learning_rate": 3e-4,
-    "weight_decay": 0.01, "warmup": 0.1, "save_every": 2,
+    "weight_decay": 0.01, "warmup": 0.1, "save_every": 2, "dropout": 0.1,
 }  # fmt: skip
 
 
@@ -86,12 +87,19 @@ def test_the_scores_of_pairs_are_those_of_one_pass_over_all(recipe: Any, minilm_
     texts = [f"Unit {i} costs {i}80 euros. " * (1 + i % 4) for i in range(11)]
     pairs = [recipe.make_pair(row(1), passage(text, 1), tokenizer) for text in texts]
     with torch.inference_mode():
-        parts = recipe.scores_of(config, weights, pairs)
+        parts = recipe.scores_of(config, weights, pairs, torch.float32, 0.0)
         whole = pair_scores(config, weights, [p.encoded for p in pairs])
     assert torch.allclose(parts.pair, whole.pair, atol=1e-4)
     for part, of_all in ((parts.start, whole.start), (parts.end, whole.end)):
         assert torch.equal(part.isinf(), of_all.isinf())
         assert torch.allclose(part.nan_to_num(neginf=0), of_all.nan_to_num(neginf=0), atol=1e-4)
+
+
+def test_every_stage_of_the_settings_has_what_training_reads() -> None:
+    stages = tomllib.loads((RECIPE / "settings.toml").read_text("utf-8"))
+    assert {"first", "second"} <= set(stages)
+    for name, stage in stages.items():
+        assert set(stage) == set(SETTINGS), name
 
 
 def test_written_texts_hold_the_answer_once_or_not_at_all(made: Any) -> None:

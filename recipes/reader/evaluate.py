@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from factform.facts.bert import read_bert_config
 from factform.facts.calibration import Calibration, Candidate, Reading, candidates, right
-from factform.facts.evidence import DEPTH, EvidenceModel, pair_tokenizer
+from factform.facts.evidence import DEPTH, EvidenceModel, Member, pair_tokenizer, unpack
 from factform.measure.intervals import rate_interval
 from factform.measure.metrics import exact_match, loose_match, token_f1
 from factform.measure.reliability import coverage_curve, expected_error, reliability
@@ -34,11 +34,17 @@ NO_CALIBRATION = Calibration(1.0, 0.0, 0.0, 1.0, 0.0)
 """Of a run that is not finished: passages by span and answers logit, nothing refused."""
 
 
-def load(path: Path) -> EvidenceModel:
-    """The model that `finish.py` wrote; or that of a run, from its weights or, while it runs, its last checkpoint."""
+def load(paths: Sequence[Path]) -> EvidenceModel:
+    """The model that `finish.py` wrote, if it is the only one of `paths`; else the runs in `paths` read together."""
     folder = fetch_model(DEFAULT_EMBEDDER).folder
-    if (path / "evidence.json").exists():
-        return EvidenceModel.open(path, folder)
+    if len(paths) == 1 and (paths[0] / "evidence.json").exists():
+        return EvidenceModel.open(paths[0], folder)
+    members = [load_member(path, folder) for path in paths]
+    return EvidenceModel(read_bert_config(folder), members, pair_tokenizer(folder), NO_CALIBRATION, "run")
+
+
+def load_member(path: Path, folder: Path) -> Member:
+    """A run, from its weights or, while it runs, its last checkpoint, over the embedder in `folder`."""
     base = {
         k.removeprefix("bert."): v.float()
         for k, v in load_file(folder / "model.safetensors").items()
@@ -52,8 +58,7 @@ def load(path: Path) -> EvidenceModel:
         print(f"step {saved['step']}")
         stored = load_file(path / saved["file"])
         tensors = {k.removeprefix("weight."): v for k, v in stored.items() if k.startswith("weight.")}
-    weights = {name: tensor.float() for name, tensor in {**base, **tensors}.items()}
-    return EvidenceModel(read_bert_config(folder), weights, pair_tokenizer(folder), NO_CALIBRATION, "run")
+    return Member({**base, **unpack(tensors)})
 
 
 def given(row: dict[str, Any], k: int) -> list[dict[str, Any]]:
@@ -148,7 +153,7 @@ def confidence(sure: Sequence[float], correct: Sequence[float]) -> dict[str, Any
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, required=True)
-    parser.add_argument("--model", type=Path, required=True, help="what finish.py wrote, or a run's folder")
+    parser.add_argument("--model", type=Path, nargs="+", required=True, help="what finish.py wrote, or runs' folders")
     parser.add_argument("--split", default="validation", choices=("validation", "test"))
     parser.add_argument("--sets", default="squad_v1,squad_v2")
     parser.add_argument("-n", type=int, default=400)

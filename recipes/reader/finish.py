@@ -1,6 +1,8 @@
 """From a finished run to what ships: calibration fitted on the validation articles, weights in 8 bit, the card.
 
 python recipes/reader/finish.py --rows build/reader/rows.jsonl --model build/reader/evidence-0 --out FOLDER
+
+Several runs become one model whose logits are their mean (Lakshminarayanan et al. 2017, "Deep ensembles").
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ from safetensors.torch import load_file, save_file
 from scipy.optimize import minimize
 
 from factform.facts.calibration import Calibration, Reading, candidates, features, logistic
-from factform.facts.evidence import DEPTH, pack
+from factform.facts.evidence import DEPTH, WEIGHTS, pack, unpack
 from factform.ids import sha256_file
 from factform.measure.metrics import loose_match, token_f1
 from factform.model.fetch import DEFAULT_EMBEDDER, fetch_model
 
-WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
+SHARES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 FALSE_REFUSALS = 0.10
 SPANS = 3
 """Spans of a question that teach how likely a span is right: as many as are proposed with a behavior."""
@@ -39,7 +41,7 @@ def answers_weight(rows: Sequence[dict[str, Any]], readings: Sequence[Sequence[R
         pairs = [(predict(row, read, weight), row) for row, read in zip(rows, readings, strict=True) if row["answers"]]
         return sum(token_f1(got["text"], row["answers"]) for got, row in pairs) / len(pairs)
 
-    return max(WEIGHTS, key=f1)
+    return max(SHARES, key=f1)
 
 
 def logistic_regression(inputs: np.ndarray, truth: np.ndarray) -> list[float]:
@@ -75,9 +77,9 @@ def fit(rows: Sequence[dict[str, Any]], readings: Sequence[Sequence[Reading]]) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, required=True)
-    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--model", type=Path, nargs="+", required=True, help="one run, or several to be read together")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0, help="the run's seed, for the card")
+    parser.add_argument("--seed", type=int, nargs="+", default=[0], help="the runs' seeds, for the card")
     parser.add_argument("-n", type=int, default=600, help="validation questions")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
@@ -87,15 +89,17 @@ def main() -> None:
     rows = random.Random(0).sample(rows, min(args.n, len(rows)))
     calibration = fit(rows, read_all(load(args.model), rows, DEPTH))
     args.out.mkdir(parents=True, exist_ok=True)
-    tensors = load_file(args.model / "evidence.safetensors")
-    save_file(pack(tensors), args.out / "evidence.safetensors")
+    names = [WEIGHTS, *(f"evidence-{number}.safetensors" for number in range(1, len(args.model)))]
+    for run, name in zip(args.model, names, strict=True):
+        save_file(pack(unpack(load_file(run / WEIGHTS))), args.out / name)
     embedder = fetch_model(DEFAULT_EMBEDDER).folder / "model.safetensors"
     card = {
         "embedder": DEFAULT_EMBEDDER,
         "embedder_sha256": sha256_file(embedder),
         "calibration": asdict(calibration),
         "calibrated_on": len(rows),
-        "seed": args.seed,
+        "members": names,
+        "seeds": args.seed,
     }
     (args.out / "evidence.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
     print(json.dumps(card, indent=2))

@@ -30,6 +30,7 @@ from factform.facts.evidence import (
     pack,
     pair_tokenizer,
     quote_around,
+    read_card,
     unpack,
 )
 from factform.ids import chunk_id, sha256_file, sha256_text
@@ -310,8 +311,9 @@ def test_whether_a_model_belongs_to_an_embedder_is_told_by_its_card(folders: tup
 
 def test_what_ships_is_small_and_complete() -> None:
     names = {path.name for path in SHIPPED.iterdir()}
-    assert names == {"README.md", "evidence.json", "evidence.safetensors"}
-    assert (SHIPPED / "evidence.safetensors").stat().st_size < 30e6
+    members = read_card(SHIPPED).members
+    assert names == {"README.md", "evidence.json", *members}
+    assert sum((SHIPPED / name).stat().st_size for name in members) < 30e6
 
 
 @pytest.mark.slow
@@ -329,6 +331,40 @@ def test_the_model_that_ships_finds_an_answer_and_misses_none_that_is_not_there(
     assert got.answerable is not None
     assert missing.answerable is not None
     assert missing.answerable < model.calibration.refuse_below < got.answerable
+
+
+def test_members_are_read_together_by_the_mean_of_their_logits(folders: tuple[Path, Path]) -> None:
+    own, embedder = folders
+    card = json.loads((own / "evidence.json").read_text("utf-8"))
+    first = load_file(own / "evidence.safetensors")
+    second = {name: t.flip(0) if name.startswith("heads.") else t for name, t in first.items()}
+    save_file(second, own / "evidence-1.safetensors")
+    passages = [("Lease", text) for text in TEXTS]
+    alone = {}
+    for members in (("evidence.safetensors",), ("evidence-1.safetensors",), ("evidence.safetensors",) * 2):
+        (own / "evidence.json").write_text(json.dumps({**card, "members": members}))
+        alone[members] = EvidenceModel.open(own, embedder).read("Rent?", passages)
+    one, other, twice = alone.values()
+    assert one == twice
+    (own / "evidence.json").write_text(
+        json.dumps({**card, "members": ["evidence.safetensors", "evidence-1.safetensors"]})
+    )
+    both = EvidenceModel.open(own, embedder)
+    for a, b, mean in zip(one, other, both.read("Rent?", passages), strict=True):
+        assert a.answers != b.answers
+        for name in ("answers", "relevant", "none"):
+            assert getattr(mean, name) == pytest.approx((getattr(a, name) + getattr(b, name)) / 2, abs=1e-5)
+    (own / "evidence.json").write_text(json.dumps(card))
+    assert both.digest != EvidenceModel.open(own, embedder).digest
+
+
+def test_members_are_files_beside_the_card(folders: tuple[Path, Path]) -> None:
+    own, embedder = folders
+    card = json.loads((own / "evidence.json").read_text("utf-8"))
+    for members, problem in (([], "members"), (["../evidence.safetensors"], "members"), (["no.safetensors"], "no.saf")):
+        (own / "evidence.json").write_text(json.dumps({**card, "members": members}))
+        with pytest.raises(ModelError, match=problem):
+            EvidenceModel.open(own, embedder)
 
 
 def test_a_calibration_of_another_length_is_refused(folders: tuple[Path, Path]) -> None:

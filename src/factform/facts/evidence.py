@@ -41,12 +41,15 @@ from factform.facts.calibration import (
 from factform.facts.chunk import sentences
 from factform.facts.layout import trimmed
 from factform.facts.search import printable
-from factform.ids import sha256_file
+from factform.ids import sha256_file, sha256_text
 from factform.int8.encoder import PackedEncoder
 from factform.records import Evidence, Hit, Proposal, SearchResult
 
 SHIPPED = Path(__file__).with_name("weights")
 """Folder of the model that comes with the package."""
+
+WEIGHTS = "evidence.safetensors"
+"""File of the first, or only, member's weights."""
 
 MAX_LENGTH = 320
 """Tokens of question, header and passage together. The end of the longer of the two is cut: of a chunk of 160 tokens
@@ -159,10 +162,12 @@ def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Card:
-    """What evidence.json says: the digest of the weights the model was grown from, and the calibration."""
+    """What evidence.json says: the digest of the weights the model was grown from, the calibration, and the files of
+    its members."""
 
     embedder_sha256: str
     calibration: Calibration
+    members: tuple[str, ...] = (WEIGHTS,)
 
 
 def read_card(folder: Path) -> Card:
@@ -172,7 +177,10 @@ def read_card(folder: Path) -> Card:
         fitted = {**raw["calibration"], "right": tuple(map(float, raw["calibration"].get("right", ())))}
         if len(fitted["right"]) not in (0, FEATURES):
             raise ValueError(f"calibration.right has {len(fitted['right'])} weights, not {FEATURES}")
-        return Card(str(raw["embedder_sha256"]), Calibration(**fitted))
+        members = tuple(map(str, raw.get("members", (WEIGHTS,))))
+        if not members or any(Path(name).name != name for name in members):
+            raise ValueError(f"members {members} are not names of files beside it")
+        return Card(str(raw["embedder_sha256"]), Calibration(**fitted), members)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"the evidence model in {folder} cannot be read: evidence.json: {error!r}") from error
 
@@ -182,31 +190,41 @@ def belongs_to(folder: Path, embedder: Path) -> bool:
     return read_card(folder).embedder_sha256 == sha256_file(embedder / "model.safetensors")
 
 
+@dataclass(frozen=True)
+class Member:
+    """One trained cross-encoder: its weights, and the encoder that stands for its layers' if there is one."""
+
+    weights: Mapping[str, Tensor]
+    encoder: PackedEncoder | None = None
+
+
 class EvidenceModel:
-    """The cross-encoder in memory. Safe to use from several threads; holds no state between calls."""
+    """The cross-encoders in memory: one, or several trained apart whose logits are averaged.
+
+    Safe to use from several threads; holds no state between calls.
+    """
 
     def __init__(
         self,
         config: BertConfig,
-        weights: Mapping[str, Tensor],
+        members: Sequence[Member],
         tokenizer: Tokenizer,
         calibration: Calibration,
         digest: str,
-        encoder: PackedEncoder | None = None,
     ):
         self.calibration, self.digest = calibration, digest
-        self._config, self._weights, self._tokenizer, self._encoder = config, weights, tokenizer, encoder
+        self._config, self._members, self._tokenizer = config, tuple(members), tokenizer
 
     @classmethod
     def open(cls, folder: Path, embedder: Path, *, native: bool = True) -> EvidenceModel:
-        """The model in `folder` (evidence.safetensors, evidence.json) over the embedder it was grown from.
+        """The model in `folder` (evidence.json and its members' weights) over the embedder it was grown from.
 
         With `native` the compiled library computes it, where there is one, else torch in fp32. Raises ModelError
         where a file is damaged or the embedder is another one.
         """
         card = read_card(folder)
         try:
-            own = load_file(folder / "evidence.safetensors")
+            own = [load_file(folder / name) for name in card.members]
             base = load_file(embedder / "model.safetensors")
         except (OSError, ValueError, SafetensorError) as error:
             raise ModelError(f"the evidence model in {folder} cannot be read: {error}") from error
@@ -216,9 +234,10 @@ class EvidenceModel:
                 f"the evidence model in {folder} was grown from weights {card.embedder_sha256[:12]}, "
                 f'{embedder} holds {found[:12]}: set answer.evidence = "off", or train one for it (recipes/reader)'
             )
-        config, digest = read_bert_config(embedder), sha256_file(folder / "evidence.safetensors")
-        weights, encoder = compute.run(partial(_weights, config, own, base, native))
-        return cls(config, weights, pair_tokenizer(embedder), card.calibration, digest, encoder)
+        config, digests = read_bert_config(embedder), [sha256_file(folder / name) for name in card.members]
+        digest = digests[0] if len(digests) == 1 else sha256_text("".join(digests))
+        members = [compute.run(partial(_member, config, tensors, base, native)) for tensors in own]
+        return cls(config, members, pair_tokenizer(embedder), card.calibration, digest)
 
     def weigh(self, question: str, found: SearchResult, *, depth: int = DEPTH) -> SearchResult:
         """`found` with its first `depth` hits read, put in the order of their evidence, and the rest behind them."""
@@ -282,18 +301,24 @@ class EvidenceModel:
 
     @torch.inference_mode()
     def _read(self, pairs: Sequence[EncodedPair], spans: int) -> list[Reading]:
-        scores = pair_scores(self._config, self._weights, pairs, encoder=self._encoder)
+        scores = mean_scores([pair_scores(self._config, m.weights, pairs, encoder=m.encoder) for m in self._members])
         return [_reading(scores, row, pair, spans) for row, pair in enumerate(pairs)]
 
 
-def _weights(
-    config: BertConfig, own: Mapping[str, Tensor], base: Mapping[str, Tensor], native: bool
-) -> tuple[dict[str, Tensor], PackedEncoder | None]:
-    """Weights in fp32 from the model's `own` and its embedder's, and the encoder that needs none of them, if any."""
+def mean_scores(scores: Sequence[PairScores]) -> PairScores:
+    """The mean of several members' logits for the same pairs."""
+    if len(scores) == 1:
+        return scores[0]
+    fields = ("pair", "start", "end")
+    return PairScores(*(torch.stack([getattr(each, name) for each in scores]).mean(0) for name in fields))
+
+
+def _member(config: BertConfig, own: Mapping[str, Tensor], base: Mapping[str, Tensor], native: bool) -> Member:
+    """Weights in fp32 from a member's `own` and its embedder's, and the encoder that needs none of them, if any."""
     shared = {k.removeprefix("bert."): v.float() for k, v in base.items() if v.is_floating_point()}
     encoder = encoder_of(config, own) if native else None
     used = {name: t for name, t in own.items() if encoder is None or not name.startswith("encoder.")}
-    return {**shared, **unpack(used)}, encoder
+    return Member({**shared, **unpack(used)}, encoder)
 
 
 def batches(lengths: Sequence[int]) -> list[list[int]]:
