@@ -1,8 +1,8 @@
 """The tables of README.md, written from committed reports: `python benchmarks/readme_table.py`.
 
 Knows nothing of how the numbers were measured. `make demo` writes demo/report.json; copied to
-benchmarks/results/demo-report.json it becomes the 2x2. speed.py writes the other report itself. `--check` only says
-whether README.md is up to date.
+benchmarks/results/demo-report.json it becomes the 2x2. speed.py and the benchmarks of the data layer write their
+reports themselves; of the latter those that are there are told. `--check` only says whether README.md is up to date.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import facts_table
 from harness.table import goals, notes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,6 +70,9 @@ TABLES: tuple[tuple[str, str, Callable[[Mapping[str, Any]], str]], ...] = (
 )
 """Name of a table's marks, its report, and what makes the one of the other."""
 
+FACTS = "facts"
+"""Name of the marks of the tables of the data layer."""
+
 
 def marks(name: str) -> tuple[str, str]:
     """What stands before and behind the table called `name`."""
@@ -88,7 +92,13 @@ def written(text: str) -> str:
     """`text` with every table made from its report."""
     for name, report, make in TABLES:
         text = replaced(text, make(json.loads((RESULTS / report).read_text("utf-8"))), name)
-    return text
+    return replaced(text, facts_table.block(facts()), FACTS)
+
+
+def facts() -> dict[str, Any]:
+    """Those reports of the data layer that there are, by file."""
+    files = [file for file, _ in facts_table.ROWS if (RESULTS / file).is_file()]
+    return {file: json.loads((RESULTS / file).read_text("utf-8")) for file in files}
 
 
 def _notes(report: Mapping[str, Any]) -> list[str]:

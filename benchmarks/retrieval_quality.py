@@ -1,12 +1,13 @@
 """How well the search ranks: nDCG@10, recall@50 and MRR@10 on judged sets, part by part.
 
     python benchmarks/retrieval_quality.py --data DATA --cache build/retrieval      # the sets that are reported
-    python benchmarks/retrieval_quality.py --data DATA --cache build/retrieval --choosing
+    python benchmarks/retrieval_quality.py --data DATA --cache build/retrieval --ablations  # single parts, on and off
+    python benchmarks/retrieval_quality.py --data DATA --cache build/retrieval --choosing   # shares, on other sets
     python benchmarks/retrieval_quality.py --render             # the tables of docs/design/ranking.md
 
 DATA is the folder of public sets beside the checkout; without it there is nothing to measure. Corpora are taken in by
 the data layer itself, embedded once and kept in the cache, so that another way of ranking costs seconds. Nothing is
-chosen on the reported sets; `--choosing` measures those on which weights and parts were chosen.
+chosen on the reported sets; `--choosing` tries the shares of words and late interaction on others.
 """
 
 from __future__ import annotations
@@ -19,15 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from harness import quality
+from harness.ablations import PARTS, filled, smaller
 from harness.encoded import KeptEncoder
-from harness.judged import CHOOSING, REPORTED, JudgedSet
+from harness.judged import ABLATED, CHOOSING, REPORTED, JudgedSet
+from harness.shares import fitted, tried
 
 from factform.facts.embed import Embedder
 from factform.facts.index import Found, search_text
 from factform.facts.rerank import best_matches
 from factform.facts.rerank import rerank as reranked
 from factform.facts.search import DEFAULT_RANKING, Asked, Scored, fuse, reordered
-from factform.facts.store import DataLayer
+from factform.facts.store import DataLayer, View
 from factform.facts.visible import Visible
 from factform.measure.intervals import paired_difference, rate_interval
 from factform.measure.metrics import mrr_at, ndcg_at, recall_at
@@ -37,27 +41,20 @@ from factform.records import as_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "retrieval_quality.json"
+ABLATIONS = RESULT.with_name("retrieval_ablations.json")
+SHARES = RESULT.with_name("retrieval_shares.json")
 PAGE = ROOT / "docs" / "design" / "ranking.md"
 METRICS: Mapping[str, Callable[[Sequence[str], Mapping[str, int]], float]] = {
     "ndcg@10": lambda order, grades: ndcg_at(order, grades, 10),
     "recall@50": lambda order, grades: recall_at(order, grades, 50),
     "mrr@10": lambda order, grades: mrr_at(order, grades, 10),
 }
-LABELS = {
-    "bm25": "words alone (BM25)",
-    "dense": "vectors alone",
-    "rrf": "reciprocal rank fusion, 60",
-    "convex": "convex, 0.3 words",
-    "maxsim_even": "and late interaction, every token alike",
-    "default": "and late interaction, tokens that stand out (the default)",
-    "adaptive": "the default, words' weight by how much the lists agree",
-}
 
 
 def arms(layer: DataLayer, encoder: KeptEncoder, question: str) -> dict[str, list[str]]:
     """Documents in order, by arm. All arms have the same candidates; the default is the data layer's own."""
     asked = Asked(question, *encoder.encode_query(question))
-    found = layer._candidates(question, asked.vector, DEFAULT_RANKING.candidates, Visible(None))
+    found = layer._candidates(question, asked.vector, DEFAULT_RANKING.candidates, View(Visible()))
     fused = fuse(found, asked.vector)
     best, _ = reranked(fused, asked, layer._reranker, DEFAULT_RANKING.depth)
     return {
@@ -97,20 +94,20 @@ def _adaptive(found: Sequence[Found], asked: Asked, layer: DataLayer) -> list[Sc
     return reranked(fuse(found, asked.vector, weight), asked, layer._reranker, DEFAULT_RANKING.depth)[0]
 
 
+def opened(name: str, cache: Path) -> KeptEncoder:
+    return KeptEncoder(Embedder.open(fetch_model(DEFAULT_EMBEDDER).folder), cache / "encoded" / name)
+
+
 def measure(judged: JudgedSet, cache: Path, limit: int) -> dict[str, Any]:
     """Every arm on one set, each compared with the default."""
-    base = judged.name.removesuffix("_train")
-    encoder = KeptEncoder(Embedder.open(fetch_model(DEFAULT_EMBEDDER).folder), cache / "encoded" / base)
-    with DataLayer.open(cache / "stores" / base, encoder) as layer:
-        held = {info.document for info in layer.documents()}
-        receipts = layer.add([source for source in judged.sources if source.document not in held])
-        failed = [receipt.document for receipt in receipts if receipt.status == "failed"]
-        asked = sorted(judged.queries)[: limit or None]
+    encoder = opened(judged.name, cache)
+    asked = sorted(judged.queries)[: limit or None]
+    with filled(judged, cache / "stores" / judged.name, encoder) as layer:
         ranked = {query: arms(layer, encoder, judged.queries[query]) for query in asked}
         _checked(layer, judged, asked[:5], ranked)
-        chunks = layer.status()["chunks"]
+        status = layer.status()
     scores: dict[str, dict[str, list[float]]] = {}
-    for name in LABELS:
+    for name in quality.LABELS:
         orders = [[d for d in ranked[query][name] if d != query] for query in asked]
         pairs = list(zip(orders, (judged.qrels[query] for query in asked), strict=True))
         scores[name] = {metric: [of(order, grades) for order, grades in pairs] for metric, of in METRICS.items()}
@@ -120,7 +117,7 @@ def measure(judged: JudgedSet, cache: Path, limit: int) -> dict[str, Any]:
     }
     ndcg = {name: found["ndcg@10"] for name, found in scores.items()}
     against = {n: as_json(paired_difference(ndcg["default"], v)) for n, v in ndcg.items() if n != "default"}
-    counts = {"documents": len(judged.sources), "failed": len(failed), "chunks": chunks, "n": len(asked)}
+    counts = {"documents": status["documents"], "chunks": status["chunks"], "n": len(asked), "engine": encoder.engine}
     return {**counts, "arms": table, "default_minus": against}
 
 
@@ -132,43 +129,56 @@ def _checked(layer: DataLayer, judged: JudgedSet, asked: Sequence[str], ranked: 
         assert order[:10] == ranked[query]["default"][:10], f"{judged.name} {query}: the arm differs from the search"
 
 
-def render(report: Mapping[str, Any]) -> str:
-    """Two Markdown tables: the reported sets, and the paired differences of the default."""
-    sets = report["sets"]
-    head = [f"{name} (n={one['n']})" for name, one in sets.items()]
-    lines = [f"| nDCG@10 | {' | '.join(head)} |", f"|---|{'---:|' * len(head)}"]
-    for arm, label in LABELS.items():
-        cells = [one["arms"][arm]["ndcg@10"] for one in sets.values()]
-        lines.append(f"| {label} | {' | '.join(_cell(cell) for cell in cells)} |")
-    lines += ["", f"| the default minus | {' | '.join(head)} |", f"|---|{'---:|' * len(head)}"]
-    for arm, label in LABELS.items():
-        if arm != "default":
-            cells = [one["default_minus"][arm] for one in sets.values()]
-            lines.append(f"| {label} | {' | '.join(_cell(cell, '+') for cell in cells)} |")
-    return "\n".join(lines)
+def ablate(judged: JudgedSet, cache: Path, limit: int) -> dict[str, Any]:
+    """Every part on one set."""
+    encoder, asked = opened(judged.name, cache), sorted(judged.queries)[: limit or None]
+    some = smaller(judged)
+    found = {name: part(some, cache, encoder, asked) for name, part in PARTS.items()}
+    return {"documents": len(some.sources), "of": len(judged.sources), **found}
 
 
-def _cell(cell: Mapping[str, float], sign: str = "") -> str:
-    return f"{cell['value']:{sign}.3f} [{cell['low']:{sign}.3f}, {cell['high']:{sign}.3f}]"
+def choose(cache: Path, data: Path, names: Sequence[str], limit: int) -> dict[str, Any]:
+    """Pairs of shares on the sets that may be used for choosing."""
+    grids = {}
+    for name in names:
+        judged = CHOOSING[name](data)
+        encoder, asked = opened(name.removesuffix("_train"), cache), sorted(judged.queries)[: limit or None]
+        with filled(judged, cache / "stores" / name.removesuffix("_train"), encoder) as layer:
+            grids[name] = tried(layer, encoder, judged, asked)
+        print(name, len(asked), flush=True)
+    return fitted(grids)
 
 
 def write_page() -> None:
     """The tables between their marks in docs/design/ranking.md."""
     text = PAGE.read_text("utf-8")
-    start, end = "<!-- reported -->", "<!-- end of reported -->"
-    before, _, rest = text.partition(start)
-    table = render(json.loads(RESULT.read_text("utf-8")))
-    text = f"{before}{start}\n{table}\n{end}{rest.partition(end)[2]}"
+    for name, table in tables().items():
+        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        before, there, rest = text.partition(start)
+        if not there:
+            raise ValueError(f"{PAGE.name} has no {start}")
+        text = f"{before}{start}\n{table}\n{end}{rest.partition(end)[2]}"
     PAGE.write_text(text, "utf-8")
+
+
+def tables() -> dict[str, str]:
+    """Every table of the page for which there is a result, by the name of its marks."""
+    made = {"reported": (RESULT, quality.reported), "ablations": (ABLATIONS, quality.ablations)}
+    made["shares"] = (SHARES, quality.shares)
+    return {
+        name: render(json.loads(path.read_text("utf-8"))) for name, (path, render) in made.items() if path.is_file()
+    }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--cache", type=Path, default=ROOT / "build" / "retrieval")
+    parser.add_argument("--ablations", action="store_true")
     parser.add_argument("--choosing", action="store_true")
     parser.add_argument("--sets", default="", help="only these, separated by commas")
     parser.add_argument("--limit", type=int, default=0, help="questions of each set; 0: all")
+    parser.add_argument("--out", type=Path, help="the result, if not the committed one")
     parser.add_argument("--render", action="store_true")
     args = parser.parse_args()
     if args.render:
@@ -177,15 +187,25 @@ def main() -> int:
     if args.data is None or not args.data.is_dir():
         print("there are no judged sets: give their folder with --data", file=sys.stderr)
         return 2
-    known = CHOOSING if args.choosing else REPORTED
-    out = RESULT.with_name("retrieval_choosing.json") if args.choosing else RESULT
     np.seterr(all="raise", under="ignore")
+    told = {"embedder": DEFAULT_EMBEDDER, "limit": args.limit}
+    if args.choosing:
+        names = args.sets.split(",") if args.sets else list(CHOOSING)
+        body = choose(args.cache, args.data, names, args.limit)
+        write_report(args.out or SHARES, {**body, **told, "environment": environment()})
+        return 0
     found = {}
+    known = ABLATED if args.ablations else REPORTED
     for name in args.sets.split(",") if args.sets else known:
-        found[name] = measure(known[name](args.data), args.cache, args.limit)
-        print(name, {arm: round(v["ndcg@10"]["value"], 4) for arm, v in found[name]["arms"].items()}, flush=True)
-        body = {"sets": found, "embedder": DEFAULT_EMBEDDER, "limit": args.limit, "environment": environment()}
-        write_report(out, body)
+        judged = REPORTED[name](args.data)
+        if args.ablations:
+            found[name] = ablate(judged, args.cache, args.limit)
+        else:
+            found[name] = measure(judged, args.cache, args.limit)
+            print({arm: round(v["ndcg@10"]["value"], 4) for arm, v in found[name]["arms"].items()}, flush=True)
+        print(name, "done", flush=True)
+        out = args.out or (ABLATIONS if args.ablations else RESULT)
+        write_report(out, {"sets": found, **told, "environment": environment()})
     return 0
 
 

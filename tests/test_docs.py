@@ -298,7 +298,9 @@ def test_the_script_writes_and_checks_the_readme(
     monkeypatch.setattr(table, "ROOT", tmp_path)
     monkeypatch.setattr(table, "RESULTS", tmp_path)
     monkeypatch.setattr(table, "README", tmp_path / "README.md")
-    (tmp_path / "README.md").write_text("# Title\n" + "\n".join((*table.marks("demo"), *table.marks("speed"))))
+    (tmp_path / "README.md").write_text(
+        "# Title\n" + "\n".join(mark for name in ("demo", "speed", "facts") for mark in table.marks(name))
+    )
     (tmp_path / "demo-report.json").write_text(json.dumps(REPORT))
     assert table.main([]) == 1  # one report is not there yet
     (tmp_path / "speed.json").write_text((ROOT / "benchmarks" / "results" / "speed.json").read_text("utf-8"))
@@ -307,12 +309,18 @@ def test_the_script_writes_and_checks_the_readme(
     assert table.main([]) == 0
     assert WANTED in (tmp_path / "README.md").read_text()
     assert table.main(["--check"]) == 0
+    # A report of the data layer is told as soon as it is there.
+    (tmp_path / "faults.json").write_text(json.dumps({"kills": {"kills": 7, "violations": []}}))
+    assert table.main(["--check"]) == 1
+    assert table.main([]) == 0
+    assert "| 0 of 7 | yes |" in (tmp_path / "README.md").read_text()
 
 
 def test_the_readme_shows_the_committed_reports(table: ModuleType) -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     assert table.written(readme) == readme
     assert "| first token, 5 passages warm" in readme
+    assert "| words alone (BM25) |" in readme
 
 
 @pytest.mark.parametrize(

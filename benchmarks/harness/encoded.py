@@ -23,8 +23,9 @@ class KeptEncoder:
     """The embedder with its results in `folder`: appended, never changed. One process at a time."""
 
     def __init__(self, embedder: Embedder, folder: Path):
-        folder.mkdir(parents=True, exist_ok=True)
         self._embedder = embedder
+        folder = folder.with_name(f"{folder.name} {self.engine}".replace(" ", "-").replace(",", ""))
+        folder.mkdir(parents=True, exist_ok=True)
         self._names = ("index.jsonl", "whole.f32", "tokens.f16")
         self._paths = [folder / name for name in self._names]
         for path in self._paths:
@@ -41,6 +42,11 @@ class KeptEncoder:
         whole, tokens = self._paths[1], self._paths[2]
         self._whole = np.memmap(whole, np.float32, "r").reshape(-1, dim) if whole.stat().st_size else None
         self._tokens = np.memmap(tokens, np.float16, "r").reshape(-1, dim) if tokens.stat().st_size else None
+
+    @property
+    def engine(self) -> str:
+        """What computed the vectors; those kept from an earlier run were computed so as well."""
+        return "8 bit, native" if self._embedder._packed is not None else str(self._embedder.dtype)
 
     @property
     def dim(self) -> int:
