@@ -46,10 +46,23 @@ def python_for(peer: str, build: Path) -> Path:
         if stamp.is_file() and stamp.read_text("utf-8") == state and python.exists():
             return python
         _checked([sys.executable, "-m", "venv", "--clear", str(folder)])
-        options = ["--quiet", "--disable-pip-version-check", "-c", str(CONSTRAINTS)]
+        given = folder / "constraints.txt"
+        given.write_text(unpinned(CONSTRAINTS.read_text("utf-8"), wanted), "utf-8")
+        options = ["--quiet", "--disable-pip-version-check", "-c", str(given)]
         _checked([str(python), "-m", "pip", "install", *options, "-r", str(PEERS / f"{peer}.txt")])
         stamp.write_text(state, "utf-8")
     return python
+
+
+def unpinned(constraints: str, wanted: str) -> str:
+    """The project's constraints without those that a peer has an answer of its own to: LlamaIndex's BM25 refuses the
+    PyStemmer that the project needs."""
+    own = {name_of(line) for line in wanted.splitlines()}
+    return "".join(f"{line}\n" for line in constraints.splitlines() if "==" not in line or name_of(line) not in own)
+
+
+def name_of(pin: str) -> str:
+    return re.sub(r"[-_.]+", "-", pin.partition("==")[0].strip()).lower()
 
 
 def run_peer(python: Path, program: str, job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
