@@ -210,12 +210,14 @@ def _members(project: Path, copies: Path, *, with_index: bool) -> list[tuple[str
 
 
 def _blob_names(ledger: Path) -> dict[str, str]:
-    """Name in the backup -> digest of every blob that the versions of a ledger name, those of failed ones apart."""
+    """Name in the backup -> digest of every blob that the versions of a ledger name, failed and pruned ones apart."""
     if not ledger.exists():
         return {}
     with closing(sqlite3.connect(ledger)) as connection:
-        columns = [row[1] for row in connection.execute("PRAGMA table_info(versions)") if row[1].endswith("sha256")]
-        query = f"SELECT {', '.join(columns)} FROM versions WHERE status <> 'failed'"
+        names = [row[1] for row in connection.execute("PRAGMA table_info(versions)")]
+        columns = [name for name in names if name.endswith("sha256")]
+        pruned = " AND pruned_at IS NULL" if "pruned_at" in names else ""  # ledgers of old backups have no such column
+        query = f"SELECT {', '.join(columns)} FROM versions WHERE status <> 'failed'{pruned}"
         digests = {digest for row in connection.execute(query) for digest in row if digest}
     return {f"{STATE}/blobs/{digest[:2]}/{digest[2:]}": digest for digest in sorted(digests)}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +22,7 @@ from factform.records import as_json
 if TYPE_CHECKING:
     from factform.facts.care import Check, Place
     from factform.facts.care_repair import Action
+    from factform.facts.prune import PruneReport
     from factform.facts.store import DataLayer
 
 
@@ -70,15 +71,47 @@ class Care(Documents):
             eraser.begin(list(dict.fromkeys(documents)))
             return self._finish_erasure(self.facts)
 
+    def prune(self, *, dry_run: bool = False) -> PruneReport:
+        """Remove the bytes of old versions that `facts.keep_versions` and `facts.keep_days` do not keep.
+
+        What is known of them stays. Nothing goes that is current, nor (unless `facts.keep_cited` is false) what an
+        answer cites. `dry_run` only says which.
+
+        Raises RecordError where a damaged record may cite anything, StoreBusy. Interrupted, it is finished when the
+        project's documents are next opened.
+        """
+        from factform.facts.prune import Policy
+
+        section, facts = self.settings.facts, self.facts
+        policy = Policy(section.keep_versions, section.keep_days, section.keep_cited)
+        if dry_run:
+            return facts.pruner().foresee(policy, self._cited)
+        report = facts.pruner().prune(policy, self._cited)
+        if report.versions:
+            self._forget_encoded(facts)
+        return report
+
+    def _cited(self) -> Collection[tuple[str, str]]:
+        return self.audit.cited() if (self.state / "audit.db").exists() else ()
+
+    def _forget_encoded(self, facts: DataLayer) -> None:
+        """What was computed of a private text is as private as the text."""
+        self.encoded.clear()
+        facts.forget_memory()
+
     resumed: ErasureReport | None = None
     """What an erasure that was interrupted came to, which was finished when the documents were opened."""
     not_erased: str = ""
     """Why an erasure that was interrupted could not be finished when the documents were opened."""
 
+    not_pruned: str = ""
+    """Why a pruning that was interrupted could not be finished when the documents were opened."""
+
     @cached_property
     def facts(self) -> DataLayer:
-        """The data layer. An erasure that was interrupted is finished first, unless another process writes just now.
-        Where the disk refuses, what it names stays hidden, and the rest can be read: `not_erased` says why."""
+        """The data layer. An erasure or a pruning that was interrupted is finished first, unless another process writes
+        just now. Where the disk refuses, what it names stays hidden, and the rest can be read: `not_erased` and
+        `not_pruned` say why."""
         facts = self.open_facts(for_rebuild=False)
         try:
             if facts.eraser().marked() is not None:
@@ -91,7 +124,21 @@ class Care(Documents):
         except BaseException:
             facts.close()
             raise
+        self._finish_pruning(facts)
         return facts
+
+    def _finish_pruning(self, facts: DataLayer) -> None:
+        try:
+            if facts.pruner().marked():
+                facts.pruner().finish(self._cited)
+                self._forget_encoded(facts)
+        except StoreBusy:
+            pass
+        except (StoreError, RecordError) as error:
+            self.not_pruned = str(error)
+        except BaseException:
+            facts.close()
+            raise
 
     def _finish_erasure(self, facts: DataLayer) -> ErasureReport:
         try:
@@ -114,8 +161,7 @@ class Care(Documents):
         whole, part = self.audit.erase(erased.documents, erased.names) if erased.documents else (0, 0)
         failpoint("erase_records_gone")
         self._erasing("caches")
-        self.encoded.clear()
-        facts.forget_memory()
+        self._forget_encoded(facts)
         folders = clear_folders(self.state, CACHES)
         tokens = eraser.forget(self._erasing)
         told = [f"{name}: the file it came from is still there" for name in dict.fromkeys(sources)]

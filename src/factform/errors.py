@@ -9,6 +9,7 @@ Knows nothing of the rooms that raise them. Third-party errors are translated in
     ├── StoreError             the ledger, a blob or the index cannot be used
     │   ├── StoreBusy          another process is writing
     │   ├── NotFound           a document, version or chunk that is not there
+    │   │   └── Pruned         a version whose bytes the retention policy removed
     │   └── SyncRefused        a sync would remove most of what it took in, or all of it
     ├── ModelError             a language model or embedder cannot be used
     │   ├── FetchError         a model file is missing or its digest is wrong
@@ -56,6 +57,10 @@ class StoreBusy(StoreError):
 
 class NotFound(StoreError):
     """A document, version or chunk that is not in the store."""
+
+
+class Pruned(NotFound):
+    """A version whose bytes the retention policy removed; what is known of it is still told."""
 
 
 class SyncRefused(StoreError):

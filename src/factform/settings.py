@@ -59,6 +59,9 @@ class FactsSettings(BaseModel):
     first `rerank_depth` of them once more by `rerank`; "cross-encoder" takes `rerank_model` (a folder or hub id).
     A plain question is answered from `passages` of them; with `passage_tokens` above 0 from as many as fit into that.
 
+    Of old versions `factform prune` keeps the newest `keep_versions` of each document, the current one counted, and
+    those found within the last `keep_days`; with neither, all. What an answer cites goes only without `keep_cited`.
+
     With `access` "required" nothing is searched for somebody who did not say who they are.
     """
 
@@ -73,6 +76,9 @@ class FactsSettings(BaseModel):
     rerank_depth: int = Field(default=30, ge=1, le=1000)
     rerank_model: str = ""
     max_file_mb: int = Field(default=50, ge=1)
+    keep_versions: int = Field(default=0, ge=0)
+    keep_days: int = Field(default=0, ge=0, le=100_000)
+    keep_cited: bool = True
     writer_wait_s: float = Field(default=10.0, ge=0)
     parse_seconds: float = Field(default=60.0, gt=0)
     parse_memory_mb: int = Field(default=1024, ge=64)

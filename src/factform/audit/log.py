@@ -91,6 +91,21 @@ class AuditLog:
         whole = sum(whole for _, whole in changed.values())
         return whole, len(changed) - whole
 
+    def cited(self) -> frozenset[tuple[str, str]]:
+        """The versions that any answer cites, as (document, version). Raises RecordError where a record is damaged: it
+        may have cited anything."""
+        found = set()
+        with self._reading() as db:
+            replaced = _replaced(db)
+            for record_id, data, leaf, kind in db.execute("SELECT id, record, leaf, kind FROM record"):
+                wanted = replaced.get(record_id) if kind == "erased" else leaf
+                if not isinstance(data, bytes) or sha256(data) != wanted:
+                    raise RecordError(
+                        f"audit record {record_id} is damaged: what it cites is not known; see `audit verify`"
+                    )
+                found |= {(each["document"], each["version"]) for each in _decode(data)["citations"]}
+        return frozenset(found)
+
     def list(self, limit: int = 50, before: str | None = None) -> Summaries:
         """Summaries, newest first, at most `limit`; with `before` (an id or its prefix) only older ones."""
         if limit < 1:

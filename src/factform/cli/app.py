@@ -23,7 +23,7 @@ def assemble() -> typer.Typer:
     app = _group("Facts from documents, form from the model: retrieval and fine-tuning as one measured system.")
     _verbs(app, facts.init, sources.add, sources.sync, sources.watch, facts.remove, facts.documents)
     _verbs(app, facts.search, answers.ask, versions.history, versions.diff, versions.restore)
-    _verbs(app, care.erase)
+    _verbs(app, care.erase, care.prune)
     _verbs(app, form.tune, form.gate, form.promote, form.rollback, form.adapters, care.doctor, system.version)
     _nouns(app, "behaviors", "Behavior folders: list, check, make one.", form.list_, form.check, form.new)
     _nouns(app, "evaluate", "Numbers on your own cases and queries.", numbers.answers, numbers.retrieval)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from factform.backup import BackupReport
+    from factform.facts.prune import PruneReport
 
 
 def doctor(
@@ -65,6 +66,42 @@ def erase(
 
     emit(found, as_json, write)
     return 0
+
+
+def prune(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    project: ProjectOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove the bytes of old versions that the settings do not keep: facts.keep_versions and facts.keep_days.
+
+    Nothing that is current and, unless facts.keep_cited is false, nothing that an answer cites. `history` still lists
+    them.
+
+    Example: factform prune --dry-run
+    """
+    with opened(project, as_json) as p:
+        found = p.prune(dry_run=dry_run)
+    emit(found, as_json, lambda console: pruned(console, found))
+
+
+def pruned(console: Console, found: PruneReport) -> None:
+    """A row for each version, then totals."""
+    if not (found.keep_versions or found.keep_days):
+        console.print("every version is kept: set facts.keep_versions or facts.keep_days in factform.toml")
+        return
+    shown = [*found.versions, *found.cited]
+    if shown:
+        table = show._table("document", "version", "status", "until", "#chunks", "")
+        for v in shown:
+            told = "kept: an answer cites it" if v.cited else "would go" if found.dry_run else "gone"
+            show._row(table, v.document, v.version, v.status, (v.ended_at or "")[:19], v.chunks, told)
+        console.print(table)
+    counted = f"{len(found.versions)} versions, {found.files} files of {found.bytes:,} bytes"
+    if found.dry_run:
+        console.print(f"would prune {counted}, and make the index smaller; a dry run: nothing was changed")
+    else:
+        console.print(f"pruned {counted}; the index is {found.index_bytes:,} bytes smaller")
 
 
 def make(

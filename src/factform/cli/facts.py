@@ -100,15 +100,31 @@ def search(
     emit(value, as_json, lambda console: (show_explained if explain else show.hits)(console, result))
 
 
-def rebuild(project: ProjectOption = HERE, as_json: JsonOption = False) -> int:
+def rebuild(
+    background: Annotated[
+        bool, typer.Option("--background", help="Search and add as before until it is done; go on with one begun.")
+    ] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="Give up one that was begun and is not finished.")] = False,
+    project: ProjectOption = HERE,
+    as_json: JsonOption = False,
+) -> int:
     """Make the index anew from the stored documents; searches use the old one until it is complete.
 
-    Needed after a change of facts.chunk_tokens or model.embedder. The exit code is 1 if a document failed.
+    Needed after a change of facts.chunk_tokens or model.embedder. With --background other processes go on adding, and
+    searching with the embedder of before; without, nothing can be added meanwhile. The exit code is 1 if a document
+    failed.
 
-    Example: factform index rebuild
+    Example: factform index rebuild --background
     """
+    if drop and background:
+        raise typer.BadParameter("what is given up is not gone on with: say one of the two", param_hint="--drop")
     with opened(project, as_json) as p:
-        report = p.rebuild_index()
+        if drop:
+            dropped = p.give_up_rebuild()
+            said = "what was made is deleted" if dropped else "there was nothing to give up"
+            emit({"dropped": dropped}, as_json, lambda console: console.print(said))
+            return 0
+        report = p.rebuild_index(background=background)
     emit(report, as_json, lambda console: show.rebuilt(console, report))
     return FAILED if report["failed"] else 0
 

@@ -35,8 +35,9 @@ PIPED_WIDTH = 140
 RESUME = {
     "add": "documents already acknowledged are kept; run the same command again, it skips what is unchanged",
     "sync": "what was done is kept; run the same command again, it does the rest",
+    "prune": "what was begun is finished when the documents are next opened",
     "tune": "the last checkpoint is kept; run the same command again, it goes on from there",
-    "index": "the index in use is untouched; run the same command again",
+    "index": "the index in use is untouched; run the same command again (with --background it goes on from there)",
     "models": "what was fetched completely is kept; run the same command again",
 }
 
@@ -85,6 +86,8 @@ def opened(folder: Path, as_json: bool) -> Iterator[Project]:
             sys.stderr.write(f"an erasure that was interrupted is finished now: {said.files} stored files deleted\n")
         if project.not_erased:
             sys.stderr.write(f"an erasure is not finished: {project.not_erased}\n")
+        if project.not_pruned:
+            sys.stderr.write(f"a pruning is not finished: {project.not_pruned}\n")
 
 
 def emit(value: Any, as_json: bool, show: Callable[[Console], None]) -> None:

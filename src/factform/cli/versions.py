@@ -27,7 +27,7 @@ DocumentArgument = Annotated[str, typer.Argument(metavar="DOCUMENT", help="Id of
 def history(document: DocumentArgument, project: ProjectOption = HERE, as_json: JsonOption = False) -> None:
     """List every version of a document, with the points between which a search found it.
 
-    A point can be given to `--as-of`, a version or a point to `diff` and `restore`.
+    A point can be given to `--as-of`, a version or a point to `diff` and `restore`; of pruned ones only this is left.
 
     Example: factform history policies/leave.docx
     """
@@ -78,7 +78,7 @@ def _history(console: Console, rows: list[dict[str, Any]]) -> None:
     table = _table("version", "#from point", "#to", "status", "since", "until", "title", "#chunks", "access", "error")
     for row in rows:
         until = row["ended"] if row["ended"] is not None else "now" if row["status"] == "indexed" else ""
-        status = row["status"]
+        status = row["status"] if row["pruned_at"] is None else f"{row['status']}, pruned {row['pruned_at'][:10]}"
         since, ended = (row["indexed_at"] or row["accepted_at"])[:19], (row["ended_at"] or "")[:19]
         begun = "" if row["began"] is None else row["began"]
         told = (row["title"] or "", row["chunks"], ", ".join(row["access"]), row["error"] or "")

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, time
 from pathlib import Path
 
-from factform.errors import DocumentError, QueryError, StoreError
+from factform.errors import DocumentError, Pruned, QueryError, StoreError
 from factform.facts import blobs
 from factform.facts.chunk import chunk
 from factform.facts.current import CurrentIndex
@@ -99,22 +99,33 @@ class Past:
         """A table of what was found at a point, what of it the scope may see.
 
         A version is seen by who may read the document now and might read that version then: who has lost access since
-        must not read the past, and a document opened to all does not open its earlier, closed versions.
+        must not read the past, and a document opened to all does not open its earlier, closed versions. Raises Pruned
+        where one that the scope sees is not there any more.
         """
         erasing = set(
             json.loads(self._ledger.get_meta(ERASING) or "[]")
         )  # begun and not finished: nothing shows them any more
         rows = [row for row in self._ledger.found_at(point) if row.document not in erasing]
-        table = self._table(rows)
         condition = parse_where(scope.where) if scope.where else None
         latest = self._ledger.latest() if scope.labels is not None else {}
-        seen = [
-            row
-            for row in rows
-            if scope.labels is None or (may_read(row, scope.labels) and may_read(latest[row.document], scope.labels))
-            if condition is None or matches(condition, row)
-        ]
-        documents = None if len(seen) == len(rows) else frozenset(row.document for row in seen)
+
+        def sees(row: VersionRow) -> bool:
+            """Only what the reader may see decides, or an error would tell of documents that are none of theirs."""
+            labels = scope.labels
+            allowed = labels is None or (may_read(row, labels) and may_read(latest[row.document], labels))
+            return allowed and (condition is None or matches(condition, row))
+
+        seen = [row for row in rows if sees(row)]
+        if gone := [row for row in seen if row.pruned_at is not None]:
+            whole = max(row.ended or 0 for row in self._ledger.pruned() if row.document not in erasing and sees(row))
+            raise Pruned(
+                f"{len(gone)} of the versions found at point {point} were pruned since, such as {gone[0].version} of "
+                f"{gone[0].document!r}: a search as of then would not find what was found. From point {whole} on "
+                "nothing is missing"
+            )
+        kept = [row for row in rows if row.pruned_at is None]
+        table = self._table(kept)
+        documents = None if len(seen) == len(kept) else frozenset(row.document for row in seen)
         labels = None if scope.labels is None else frozenset(scope.labels)
         return table, Visible(labels, documents)
 
@@ -145,6 +156,9 @@ class Past:
             index.optimize()
             if not place.is_dir():
                 scratch.rename(place)
+            if not {row.seq for row in rows} <= self._ledger.unpruned():
+                shutil.rmtree(place)  # pruned or erased while it was made, maybe after such tables were deleted
+                raise StoreError("versions were pruned or erased while they were being looked for; search again")
         except OSError as error:
             if not place.is_dir():
                 raise StoreError(f"a table of the past cannot be made in {place.parent}: {error.strerror}") from error

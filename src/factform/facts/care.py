@@ -164,7 +164,7 @@ def check_state(ledger: Ledger) -> list[Check]:
 
 def check_blobs(folder: Path, rows: Sequence[VersionRow], *, quick: bool, progress: Progress) -> list[Check]:
     """Originals and canonical texts of every version, re-hashed, and blobs that no version names."""
-    kept = [row for row in rows if row.status != "failed"]
+    kept = [row for row in rows if row.status != "failed" and row.pruned_at is None]
     bad = damaged_blobs(folder, named_blobs(kept), quick=quick, progress=progress)
     originals = _documents(kept, bad, lambda row: row.sha256)
     texts = _documents(kept, bad, lambda row: row.text_sha256)
@@ -197,8 +197,9 @@ def check_blobs(folder: Path, rows: Sequence[VersionRow], *, quick: bool, progre
 
 
 def named_blobs(rows: Sequence[VersionRow]) -> set[str]:
-    """Digests of all blobs that these versions need."""
-    return {digest for row in rows for digest in (row.sha256, row.text_sha256, row.places_sha256) if digest}
+    """Digests of all blobs that these versions need; pruned ones need none."""
+    kept = [row for row in rows if row.pruned_at is None]
+    return {digest for row in kept for digest in (row.sha256, row.text_sha256, row.places_sha256) if digest}
 
 
 def damaged_blobs(folder: Path, digests: set[str], *, quick: bool, progress: Progress) -> set[str]:

@@ -48,7 +48,7 @@ def repair_truth(place: Place, original: Original, parse: Parse, progress: Progr
     with lock.held():
         done = repair_ledger(place.folder, lock)
         with closing(Ledger.open(place.folder / "ledger.db", lock)) as ledger:
-            rows = [row for row in ledger.versions() if row.status != "failed"]
+            rows = [row for row in ledger.versions() if row.status != "failed" and row.pruned_at is None]
         return done + repair_blobs(place.folder, rows, original, parse, progress)
 
 

@@ -475,6 +475,14 @@ class Ledger:
                 run("UPDATE versions SET pruned_at = ? WHERE seq = ?", (at, seq))
             _note(run, marks)
 
+    def pruned(self) -> list[VersionRow]:
+        """Rows whose bytes the retention policy removed and that a search once found, oldest first."""
+        return self._rows("SELECT * FROM versions WHERE pruned_at IS NOT NULL AND began IS NOT NULL ORDER BY seq")
+
+    def unpruned(self) -> set[int]:
+        """The numbers of all other rows."""
+        return {int(row["seq"]) for row in self._all("SELECT seq FROM versions WHERE pruned_at IS NULL")}
+
     def forget_meta(self, key: str) -> None:
         with self.transaction() as run:
             run("DELETE FROM meta WHERE key = ?", (key,))

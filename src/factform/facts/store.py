@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from factform.errors import NotFound, SettingsError, StoreError
+from factform.errors import NotFound, Pruned, SettingsError, StoreError
 from factform.facts import blobs
 from factform.facts.asof import Past, find_point
 from factform.facts.crossencoder import CrossEncoder
@@ -26,6 +26,7 @@ from factform.facts.ledger import Ledger, VersionRow, WriterLock
 from factform.facts.offered import valid_unicode
 from factform.facts.origins import Origins
 from factform.facts.places import Places, decode_places, framed
+from factform.facts.prune import Pruner
 from factform.facts.recovery import account, quarantined
 from factform.facts.rerank import CrossReranker, MaxSimReranker, Reranker, TokenVectors
 from factform.facts.rerank import rerank as reranked
@@ -183,6 +184,10 @@ class DataLayer:
         """What takes documents out with every byte that was made of them."""
         return Eraser(self.folder, self._ledger, self._lock, self._current, self._writer.rebuilder)
 
+    def pruner(self) -> Pruner:
+        """What removes the bytes of old versions, as far as a policy does not keep them."""
+        return Pruner(self.folder, self._ledger, self._current, self._writer.rebuilder, self._writer.writing)
+
     def forget_memory(self) -> None:
         """Let go of what was computed of passages and is kept for the next question."""
         self._tokens.clear()
@@ -336,6 +341,8 @@ class DataLayer:
         force for the document now. NotFound, QueryError, StoreError where the bytes are damaged."""
         rows = self.known_history(document)
         row = pick(rows, document, version)
+        if all(each.pruned_at for each in rows if each.version == row.version and each.began is not None):
+            raise _pruned(row)
         latest = next(each for each in reversed(rows) if each.began is not None)
         return replace(row.source(blobs.get(self._blobs, row.sha256)), access=latest.access)
 
@@ -344,6 +351,8 @@ class DataLayer:
         row = self._ledger.version(document, version)
         if row is None or row.text_sha256 is None:
             raise NotFound(f"there is no version {version!r} of document {document!r}")
+        if row.pruned_at is not None:
+            raise _pruned(row)
         return blobs.get(self._blobs, row.text_sha256).decode("utf-8")
 
     def place_of(self, document: str, version: str, start: int, end: int) -> dict[str, Any]:
@@ -434,6 +443,13 @@ class DataLayer:
             "chunk_tokens": self._chunk_tokens,
             "sqlite": sqlite3.sqlite_version,
         }
+
+
+def _pruned(row: VersionRow) -> Pruned:
+    return Pruned(
+        f"version {row.version} of {row.document!r} was pruned on {(row.pruned_at or '')[:10]} (facts.keep_versions, "
+        "facts.keep_days): its bytes are gone; `factform history` lists those that are there"
+    )
 
 
 def _info(row: VersionRow) -> DocumentInfo:

@@ -134,7 +134,7 @@ class Writer:
                 if progress is not None:
                     progress(len(receipts), total, receipt.document)
 
-        with self._writing():
+        with self.writing():
             # While some are embedded and others committed, the next are already parsed and cut.
             with Stages(self._embed_all, self._commit_all) as stages:
                 held: list[_Batch] = []
@@ -275,7 +275,7 @@ class Writer:
                 self._ledger.retext(row.seq, *item.read)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
         """The writer's place for the block, with nothing left open by whoever held it before."""
         with self._lock.held():
             self._current.check_settings()
