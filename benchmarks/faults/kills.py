@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import factform.facts
+import factform
 from factform.facts import index
 from factform.facts.store import DataLayer
 
@@ -33,6 +33,9 @@ from .load import Say, apply, change, opened
 DOCUMENTS = 24
 THREADS = 3
 KILLS_A_STORE = 50
+
+ELSEWHERE = ("erase_", "backup_", "restore_", "ledger_migrated", "rebuild_given_up", "prune_")
+"""Beginnings of the names of failpoints that only what is seldom done passes: `upkeep` kills there."""
 
 Work = Callable[[Say], None]
 
@@ -208,16 +211,18 @@ def _work(layer: DataLayer, number: int, seed: int, log: Log, say: Say) -> None:
 
 
 def steps() -> list[str]:
-    """Every failpoint in the source of the data layer."""
-    folder = Path(factform.facts.__file__).parent
-    found = {name for path in folder.glob("*.py") for name in re.findall(r'failpoint\("(\w+)"\)', path.read_text())}
-    return sorted(found)
+    """Every failpoint in the source."""
+    folder = Path(factform.__file__).parent
+    texts = [path.read_text("utf-8") for path in folder.rglob("*.py")]
+    return sorted({name for text in texts for name in re.findall(r'failpoint\("(\w+)"\)', text)})
 
 
 def named_kills(folder: Path, hits: int = 2) -> dict[str, Any]:
     """Killed at each failpoint the first time it is reached, and the second, …; then again while recovering from it."""
     report: dict[str, Any] = {"steps": {}, "unreached": [], "kills": 0, "violations": []}
     for step in steps():
+        if step.startswith(ELSEWHERE):
+            continue
         reached = 0
         for hit in range(1, hits + 1):
             store = folder / f"{step}-{hit}"
@@ -227,6 +232,7 @@ def named_kills(folder: Path, hits: int = 2) -> dict[str, Any]:
         report["steps"][step] = reached
         if not reached:
             report["unreached"].append(step)
+    report["violations"] += [f"failpoint {step} is never passed" for step in report["unreached"]]
     return report
 
 

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import disk, kills, power, ready, shim, writers
+from . import disk, kills, power, ready, shim, upkeep, writers
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "faults.json"
 
@@ -88,6 +88,11 @@ def _small(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return disk.small_disk(folder)
 
 
+def _upkeep(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    faults = list(upkeep.FAULTS) if options.upkeep_faults == "all" else options.upkeep_faults.split(",")
+    return upkeep.upkeep(folder, options.scenarios.split(","), faults, options.every_upkeep, options.seed)
+
+
 def _writers(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     folder.mkdir(parents=True)
     return writers.concurrent(folder, options.processes, options.updates, options.seed)
@@ -104,10 +109,11 @@ PARTS = {
     "fsyncs": _fsyncs,
     "disk": _disk,
     "small": _small,
+    "upkeep": _upkeep,
     "writers": _writers,
     "ready": _ready,
 }
-SHIMMED = ("power", "fsyncs", "disk")
+SHIMMED = ("power", "fsyncs", "disk", "upkeep")
 
 
 def _options() -> argparse.Namespace:
@@ -118,6 +124,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--operations", type=int, default=30, help="operations of the record the power fails in")
     parser.add_argument("--faults", default=",".join(disk.FAULTS), help="what strikes a write")
     parser.add_argument("--every", type=int, default=1, help="strike each N-th write only")
+    parser.add_argument("--scenarios", default=",".join(upkeep.SCENARIOS), help="of what is seldom done")
+    parser.add_argument("--upkeep-faults", default="all", help=f"of {', '.join(upkeep.FAULTS)}, power; all of them")
+    parser.add_argument("--every-upkeep", type=int, default=1, help="strike each N-th call of those scenarios only")
     parser.add_argument("--processes", type=int, default=4, help="writers at once")
     parser.add_argument("--updates", type=int, default=250, help="updates of each writer")
     parser.add_argument("--chunks", type=int, default=100_000, help="size of the store that has to be ready again")

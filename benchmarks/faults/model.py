@@ -3,12 +3,13 @@
 Knows nothing of stores. The promises of a file system are taken at their least: an fsync of a file makes its bytes
 durable and not its name; an fsync of a folder makes the names in it durable; anything else may be there, be missing, be
 there in part, or be old, each by itself. A failed fsync loses what it should have written, and a later one does not
-bring it back.
+bring it back. What is in a folder comes along when the folder is renamed, as far as it was durable in it.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +22,7 @@ MODES = ("strict", "empty", "half", "all", "mixed", "mixed", "mixed")
 kill -9); each piece by chance."""
 
 
-@dataclass
+@dataclass(eq=False)
 class File:
     """Bytes as written and as durable, and the writes between the two: (offset, bytes) or (length, None)."""
 
@@ -30,51 +31,88 @@ class File:
     open: list[tuple[int, bytes | None]] = field(default_factory=list)
 
 
+@dataclass(eq=False)
+class Folder:
+    """Names as they are and as they are durable. (By what they name, not by inode: numbers are used again.)"""
+
+    names: dict[str, File | Folder] = field(default_factory=dict)
+    durable: dict[str, File | Folder] = field(default_factory=dict)
+
+
 class Disk:
-    """Names map to inodes, None where there is none; a folder is inode 0."""
+    """Everything below "/". Folders nobody saw being made were there before, and are durable."""
 
     def __init__(self) -> None:
+        self.root = Folder()
         self.files: dict[int, File] = {}
-        self.names: dict[str, int] = {}
-        self.durable: dict[str, int] = {}
         self.fsyncs = {"file": 0, "folder": 0}
 
     def apply(self, event: Event) -> None:
         kind, path, inode = event.kind, event.path, event.inode
         if kind == "O":
-            self.files[inode] = File()
-            self.names[path] = inode
+            self.files[inode] = self._put(path, File())  # type: ignore[assignment]
         elif kind == "D":
-            self.names[path] = 0
+            self._put(path, Folder())
         elif kind in "UX":
-            self.names.pop(path, None)
+            self._take(path)
         elif kind == "R":
-            moved = [name for name in self.names if name == path or name.startswith(path + "/")]
-            for name in moved:
-                self.names[event.other + name[len(path) :]] = self.names.pop(name)
+            if (moved := self._take(path)) is not None:
+                self._put(event.other, moved)
         elif kind == "L":
-            self.names[event.other] = self.names[path]
+            self._put(event.other, self._at(path))
         elif kind in "WT":
             self._write(self.files.setdefault(inode, File()), event.offset, event.data if kind == "W" else None)
         elif kind == "S":
             self._sync(event)
 
+    # --- names ------------------------------------------------------------------------------
+
+    def _folder(self, path: str) -> Folder:
+        at = self.root
+        for part in _parts(path):
+            there = at.names.get(part)
+            if not isinstance(there, Folder):
+                there = Folder()
+                at.names[part] = at.durable[part] = there
+            at = there
+        return at
+
+    def _at(self, path: str) -> File | Folder:
+        *parents, name = _parts(path)
+        return self._folder("/".join(parents)).names[name]
+
+    def _put(self, path: str, what: File | Folder) -> File | Folder:
+        *parents, name = _parts(path)
+        self._folder("/".join(parents)).names[name] = what
+        return what
+
+    def _take(self, path: str) -> File | Folder | None:
+        *parents, name = _parts(path)
+        return self._folder("/".join(parents)).names.pop(name, None)
+
+    def _renamed(self, path: str, file: File) -> None:
+        """A file that is found under another name was renamed by a call that does not go through the C library. It is
+        taken to have happened now, which is as late as can be: until the folder is fsynced it may be lost anyway."""
+        *parents, name = _parts(path)
+        there = self._folder("/".join(parents)).names.get(name)
+        if there is None:
+            for folder in list(_folders(self.root)):
+                for old in [old for old, held in folder.names.items() if held is file]:
+                    del folder.names[old]
+            self._put(path, file)
+
+    # --- bytes ------------------------------------------------------------------------------
+
     def _write(self, file: File, offset: int, data: bytes | None) -> None:
         _put(file.written, offset, data)
         file.open.append((offset, data))
 
-    def _renamed(self, event: Event) -> None:
-        """A file that is found under another name was renamed by a call that does not go through the C library. It is
-        taken to have happened now, which is as late as can be: until the folder is fsynced it may be lost anyway."""
-        if event.path not in self.names and event.inode in self.files:
-            for name in [name for name, inode in self.names.items() if inode == event.inode]:
-                del self.names[name]
-            self.names[event.path] = event.inode
-
     def _sync(self, event: Event) -> None:
-        self._renamed(event)
-        file = None if self.names.get(event.path) == 0 else self.files.get(event.inode)
-        if file is not None:
+        file = self.files.get(event.inode)
+        parts = _parts(event.path)
+        named = self._folder("/".join(parts[:-1])).names.get(parts[-1]) if parts else self.root
+        if file is not None and not isinstance(named, Folder):
+            self._renamed(event.path, file)
             if event.error:
                 file.open.clear()  # lost, and nobody will write it again
                 return
@@ -84,38 +122,36 @@ class Disk:
             file.durable, file.open = kept, []
             self.fsyncs["file"] += 1
         elif not event.error:
-            folder = event.path.rstrip("/")
-            for name in {*self.names, *self.durable}:
-                if name.rpartition("/")[0] == folder:
-                    _same(self.durable, self.names, name)
+            folder = self._folder(event.path)
+            folder.durable = dict(folder.names)
             self.fsyncs["folder"] += 1
 
     def image(self, root: str, goal: Path, mode: str, draw: random.Random) -> None:
         """Write below `goal` what may be left of `root` if the power fails now."""
-        names = dict(self.durable)
-        for name in sorted({*self.names, *self.durable}):
-            keep = mode in ("empty", "half", "all") or (mode == "mixed" and draw.random() < 0.5)
-            if keep:
-                _same(names, self.names, name)
-        for name in sorted(names):
-            if not name.startswith(root):
-                continue
-            parents = [name[:i] for i, letter in enumerate(name) if letter == "/" and i > len(root)]
-            if any(parent not in names for parent in parents):
-                continue  # in a folder that is not there
-            place = goal / name[len(root) :].lstrip("/")
-            if names[name] == 0:
-                place.mkdir(parents=True, exist_ok=True)
-            else:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(_bytes(self.files[names[name]], mode, draw))
+        goal.mkdir(parents=True, exist_ok=True)
+        _left(self._folder(root), goal, mode, draw)
 
 
-def _same(into: dict[str, int], source: dict[str, int], name: str) -> None:
-    if name in source:
-        into[name] = source[name]
-    else:
-        into.pop(name, None)
+def _left(folder: Folder, goal: Path, mode: str, draw: random.Random) -> None:
+    for name in sorted({*folder.names, *folder.durable}):
+        keep = mode in ("empty", "half", "all") or (mode == "mixed" and draw.random() < 0.5)
+        there = (folder.names if keep else folder.durable).get(name)
+        if isinstance(there, Folder):
+            (goal / name).mkdir()
+            _left(there, goal / name, mode, draw)
+        elif there is not None:
+            (goal / name).write_bytes(_bytes(there, mode, draw))
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part]
+
+
+def _folders(top: Folder) -> Iterator[Folder]:
+    yield top
+    for there in top.names.values():
+        if isinstance(there, Folder):
+            yield from _folders(there)
 
 
 def _put(file: bytearray, offset: int, data: bytes | None) -> None:

@@ -39,6 +39,9 @@ DATABASES = ("ledger.db", "audit.db")
 APART = ("ledger.", "audit.", "writer.lock", "blobs", "index", "kv", "cache", "training", "quarantine", "restoring-")
 """Beginnings of names in `.factform` that are not simply copied: taken in otherwise, or left out as made again."""
 
+UNFINISHED = ".factform-unfinished-"
+"""Beginning of the names of folders in which backups are made and unpacked, beside what they become."""
+
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, bytes done and bytes in all."""
 
@@ -72,7 +75,7 @@ def make(project: Path, file: Path, *, with_index: bool, wait_s: float, progress
         raise ProjectError(f"no {FILE} in {project}: there is no project to back up")
     state, goal = project / STATE, file.absolute()
     try:
-        with _unfinished(goal) as scratch:
+        with _unfinished(goal.parent) as scratch:
             fresh = scratch / "backup.tar"
             with WriterLock(state / "writer.lock", wait_s).held() if with_index else nullcontext():
                 _copy_databases(state, scratch)
@@ -102,15 +105,13 @@ def _sync_or_delete(file: Path) -> None:
 
 
 @contextmanager
-def _unfinished(goal: Path) -> Iterator[Path]:
-    """A folder beside `goal` for what is not finished, gone at the end of the block. What a process that died left
-    there for the same goal goes first: it holds documents, and nobody would look for it. A lock tells the living."""
-    ending = ".unfinished"
-    for path in goal.parent.iterdir():
-        if path.name.startswith(f".{goal.name}.") and path.name.endswith(ending):
-            with suppress(OSError), _locked(path):
-                shutil.rmtree(path)
-    scratch = goal.with_name(f".{goal.name}.{secrets.token_hex(4)}{ending}")
+def _unfinished(parent: Path) -> Iterator[Path]:
+    """A folder in `parent` for what is not finished, gone at the end of the block. What a process that died left there
+    goes first: it holds documents, and nobody would look for it. A lock tells the living."""
+    for path in parent.glob(f"{UNFINISHED}*"):
+        with suppress(OSError), _locked(path):
+            shutil.rmtree(path)
+    scratch = parent / f"{UNFINISHED}{secrets.token_hex(4)}"
     scratch.mkdir()
     try:
         with _locked(scratch):
@@ -149,7 +150,7 @@ def restore(file: Path, target: Path, progress: Progress) -> BackupReport:
         )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _unfinished(target) as scratch:
+        with _unfinished(target.parent) as scratch:
             fresh = scratch / "project"
             fresh.mkdir()
             report = _unpack(file, fresh, None, progress)

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -428,7 +428,8 @@ def remove_table(folder: Path, name: str) -> None:
     """Delete one table and its checksums, as far as they are there."""
     shutil.rmtree(folder / f"{name}.lance", ignore_errors=True)
     shutil.rmtree(folder / f"{name}.words", ignore_errors=True)
-    (folder / f"{name}.sums").unlink(missing_ok=True)
+    with suppress(OSError):
+        (folder / f"{name}.sums").unlink(missing_ok=True)
 
 
 def _connect(folder: Path) -> Any:

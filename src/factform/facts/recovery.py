@@ -104,6 +104,7 @@ def sound(folder: Path, name: str, dim: int, durable: int | None) -> Index:
             index.sync(everything=True)
         index.sync()
         _forget(table, durable, index.version())
+        index.sync()  # so that their checksums do not tell of missing files
     return index
 
 

@@ -16,7 +16,7 @@ from factform.errors import StoreError
 from factform.facts import blobs
 from factform.facts.current import CurrentIndex
 from factform.facts.disk import failpoint, refused, sync_path
-from factform.facts.index import Refused, Row, remove_tables
+from factform.facts.index import Refused, Row
 from factform.facts.ledger import Ledger
 from factform.facts.rebuild import Rebuilder
 
@@ -66,7 +66,6 @@ def copy_index(
 def _remove_old_index(folder: Path, keep: str) -> None:
     """Everything in the index's folder that is not of the table `keep`, whatever a crash has left there of others:
     words of a table whose rows are gone already, what was moved aside."""
-    remove_tables(folder, keep)
     for path in folder.iterdir():
         if path.name.partition(".")[0] != keep:
             remove(path)

@@ -1,0 +1,537 @@
+"""Faults in what is seldom done: erasing, a backup, restoring one, an older schema, another chunk size, kept words.
+
+Knows nothing of how a fault is made. Each scenario is short, so everything strikes it everywhere: kill -9 at every
+failpoint it passes and at every call that changes the disk, each refusal of the disk at every call it can strike, a
+power cut after every call. After one restart each judges by itself: what is erased is gone from every file, or is
+erased at the next opening, which says so; a backup that is there is whole; a folder is restored wholly or not at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import factform.encoded  # this and the next two are not called: every process is forked from one that has them
+import factform.form.registry
+import factform.model.kvdisk  # noqa: F401
+from factform import backup
+from factform.audit.record import AnswerRecord, candidates
+from factform.care import told
+from factform.errors import FactformError, SettingsError
+from factform.facts import disk as disk_module
+from factform.facts import live
+from factform.facts.care import check_ledger
+from factform.facts.ledger import migrations
+from factform.project import Project
+from factform.records import Citation
+
+from .encoder import WordEncoder
+from .invariants import Log, Wanted, violations
+from .kills import ELSEWHERE, Child, steps
+from .load import Say, apply
+from .model import MODES, Disk
+from .shim import ALL, FSYNC, GONE, KILL, NAME, WRITE, Shim, events
+
+CANARY = "qzxkavurble"
+"""A word of the document that is erased, and of nothing else."""
+
+LONG = " ".join(f"alpha{i}" for i in range(100))
+KEPT: dict[str, Wanted | None] = {
+    "b": Wanted("beta b " + LONG, 2),
+    "c": Wanted("gamma c", 1),
+    "d": None,
+    "e": Wanted("epsilon e", 1),
+}
+DOOMED = Wanted(f"doomed {CANARY} {LONG} {CANARY}", 1)
+
+FAULTS = {
+    "kill": (KILL, ALL, False),
+    "full": (errno.ENOSPC, WRITE | NAME, True),
+    "no_space_once": (errno.ENOSPC, WRITE | NAME, False),
+    "write_fails_once": (errno.EIO, WRITE | NAME, False),
+    "fsync_fails": (errno.EIO, FSYNC, True),
+    "fsync_fails_once": (errno.EIO, FSYNC, False),
+    "delete_fails": (errno.EIO, GONE, True),
+    "delete_fails_once": (errno.EIO, GONE, False),
+}
+"""Name -> error, kinds of calls, whether it stays until the disk is mended."""
+
+
+class Small(Project):
+    """A project with the embedder of fault work, whose writers wait for nobody."""
+
+    def encoder(self) -> Any:
+        return WordEncoder()
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`prepare` makes what is in a folder before, `act` is struck, `judge` says what is wrong with what it left; it is
+    told whether `act` came to its end. All run in processes of their own."""
+
+    prepare: Callable[[Path], None]
+    act: Callable[[Path], None]
+    judge: Callable[[Path, bool], list[str]]
+
+
+def small(folder: Path) -> Small:
+    live.MERGE_ROWS = 2  # what searches need is kept from the third row on
+    made = Small.open(folder / "project")
+    assert isinstance(made, Small)
+    return made
+
+
+# --- what was there before ----------------------------------------------------------------------
+
+
+def make(folder: Path, chunk_tokens: int = 40) -> None:
+    """A project with a document that will be erased, everywhere where one can be: two versions, records, caches."""
+    project = folder / "project"
+    (project / "behaviors").mkdir(parents=True)
+    _set_chunks(folder, chunk_tokens)
+    with small(folder) as p:
+        facts = p.facts
+        apply(facts, {"b": Wanted("beta b", 1), "c": KEPT["c"], "d": Wanted("delta d", 1), "e": KEPT["e"]}, _silent)
+        apply(facts, {"a": Wanted(f"older {CANARY}", 1)}, _silent)
+        apply(facts, {"a": DOOMED, "b": KEPT["b"], "d": None}, _silent)
+        facts._current.get().optimize(wait=True)
+        for question in (CANARY, "beta", "gamma"):
+            p.audit.write(_record(question, facts.search(question, k=2).hits))
+    for place in ("kv/blocks/aa", "cache/asof/x", "training/x", "reports/x"):
+        path = project / ".factform" / place
+        path.parent.mkdir(parents=True)
+        path.write_text(CANARY)
+
+
+def _set_chunks(folder: Path, chunk_tokens: int) -> None:
+    text = f'[facts]\nchunk_tokens = {chunk_tokens}\nwriter_wait_s = 0\n[answer]\nevidence = "off"\n'
+    (folder / "project" / "factform.toml").write_text(text)
+
+
+def _silent(*_: object) -> None:
+    return None
+
+
+def _record(question: str, hits: Any) -> AnswerRecord:
+    c = hits[0].chunk
+    cited = (Citation(c.document, c.version, c.page, c.start, c.end, c.text, True, c.id, c.title),)
+    told = {"text": c.text}
+    weighed = candidates(hits)
+    return AnswerRecord(
+        *(question, "answered", "", {"x": c.text}, "m", None, None, "exact", "0" * 64, told, c.text, {}, {}),
+        candidates=weighed,
+        citations=cited,
+    )
+
+
+# --- what is left -------------------------------------------------------------------------------
+
+
+def standing(p: Small, doomed: Wanted | None) -> list[str]:
+    """Whether a project holds what it should: documents, records, and nothing that `doctor` would complain of."""
+    log = Log(state={**KEPT, **({} if doomed is None else {"a": doomed})})
+    found = violations(p.facts, log, search=["b", "c", "e"], all_bytes=True)
+    found += _words(p)
+    found += p.audit.verify()
+    if p.audit.head()[0] < 3:
+        found.append("records of answers are lost")
+    return found + told([check for check in p.examined() if check.status == "problem"])
+
+
+def _words(p: Small) -> list[str]:
+    """Whether what is kept for searching says the same as the table alone."""
+    questions = ("beta", "gamma", "epsilon", "alpha7", CANARY)
+
+    def answers() -> list[Any]:
+        return [[(h.chunk.id, h.chunk.text, h.score) for h in p.facts.search(q, k=5).hits] for q in questions]
+
+    kept = answers()
+    p.facts._current.get().forget_words()
+    return [] if answers() == kept else ["searches say otherwise once what was kept for them is made anew"]
+
+
+def left_of(folder: Path) -> list[str]:
+    """Files that hold a word of the erased document, in any encoding, or a name of it."""
+    found = []
+    for path in folder.rglob("*"):
+        data = path.read_bytes() if path.is_file() else b""
+        codes = ("utf-8", "utf-16-le", "utf-16-be")
+        if any(word.encode(code) in data for word in (CANARY, CANARY.upper()) for code in codes):
+            found.append(f"{path.relative_to(folder)} still holds what was erased")
+    return found
+
+
+# --- erasing ------------------------------------------------------------------------------------
+
+
+def erase(folder: Path) -> None:
+    with small(folder) as p:
+        p.erase(["a"])
+
+
+def judge_erased(folder: Path, done: bool) -> list[str]:
+    begun = _marked(folder)
+    with small(folder) as p:
+        there = p.facts.history("a")
+        if p.facts.eraser().marked() is not None:
+            return [f"the erasure is not finished at the next opening: {p.not_erased}"]
+        if begun and p.resumed is None:
+            return ["the opening that finished the erasure does not say so"]
+        if there and (done or begun):
+            return ["it is erased, and has a history"]
+        found = standing(p, DOOMED if there else None)
+        if not there:
+            found += left_of(folder)
+            if any(hit.chunk.document == "a" for hit in p.facts.search(CANARY, k=9).hits):
+                found.append("it is erased, and a search finds it")
+        return found
+
+
+def _marked(folder: Path) -> bool:
+    with closing(sqlite3.connect(folder / "project" / ".factform" / "ledger.db")) as ledger:
+        return bool(ledger.execute("SELECT 1 FROM meta WHERE key = 'erasing'").fetchone())
+
+
+def hidden(folder: Path) -> list[str]:
+    """While the disk refuses: what is being erased is found by nobody, all else by everybody, unless the ledger must be
+    set back first: for that a disk has to take bytes where there are some already."""
+    journal = folder / "project" / ".factform" / "ledger.db-journal"
+    if journal.is_file() and journal.stat().st_size:
+        return []
+    with small(folder) as p:
+        found = (
+            [] if any(hit.chunk.document == "c" for hit in p.facts.search("gamma", k=3).hits) else ["c is not found"]
+        )
+        shown = any(hit.chunk.document == "a" for hit in p.facts.search(CANARY, k=9).hits)
+        return [*found, *(["what is being erased is found"] if shown and _marked(folder) else [])]
+
+
+# --- backups ------------------------------------------------------------------------------------
+
+
+def back_up(folder: Path, name: str = "b.tar") -> None:
+    backup.make(folder / "project", folder / name, with_index=True, wait_s=0.0, progress=_silent)
+
+
+def judge_backup(folder: Path, done: bool) -> list[str]:
+    file = folder / "b.tar"
+    if done and not file.exists():
+        return ["the backup is acknowledged and not there"]
+    if not file.exists():
+        back_up(folder)
+    back_up(folder, "later.tar")
+    found = [f"{path.name} is left" for path in folder.iterdir() if path.name.startswith(".")]
+    if backup.verify(file, _silent).damaged:
+        found.append("the backup lacks files")
+    backup.restore(file, folder / "restored" / "project", _silent)
+    for place in (folder / "restored", folder):
+        with small(place) as p:
+            found += standing(p, DOOMED)
+    return found
+
+
+def make_with_backup(folder: Path) -> None:
+    make(folder)
+    back_up(folder)
+    shutil.rmtree(folder / "project")
+
+
+def restore(folder: Path) -> None:
+    backup.restore(folder / "b.tar", folder / "project", _silent)
+
+
+def judge_restored(folder: Path, done: bool) -> list[str]:
+    there = (folder / "project").is_dir() and any((folder / "project").iterdir())
+    if done and not there:
+        return ["the project is restored and not there"]
+    if not there:
+        restore(folder)
+    backup.restore(folder / "b.tar", folder / "later" / "project", _silent)
+    backup.restore(folder / "b.tar", folder / "again", _silent)
+    found = [f"{path.name} is left" for path in folder.iterdir() if path.name.startswith(".")]
+    for place in (folder, folder / "later"):
+        with small(place) as p:
+            found += standing(p, DOOMED)
+    return found
+
+
+# --- older schemas and other settings -----------------------------------------------------------
+
+
+def make_old(folder: Path) -> None:
+    """A project as the first version of Factform left it: the ledger's first schema, no second copy of it."""
+    make(folder)
+    state = folder / "project" / ".factform"
+    _older(state / "ledger.db", migrations()[:1])
+    (state / "ledger.log").unlink()
+
+
+def _older(path: Path, scripts: list[tuple[int, str]]) -> None:
+    """Put what a ledger holds into one of an earlier schema, as far as it had a place for it."""
+    with closing(sqlite3.connect(path.with_suffix(".old"), isolation_level=None)) as old:
+        for number, script in scripts:
+            old.executescript(f"{script}\nPRAGMA user_version = {number};")
+        old.execute("ATTACH ? AS new", (str(path),))
+        tables = [name for (name,) in old.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'")]
+        for table in (name for name in tables if not name.startswith("sqlite_")):
+            columns = [row[1] for row in old.execute(f"PRAGMA main.table_info({table})")]
+            listed = ", ".join(columns)
+            old.execute(f"INSERT INTO main.{table} ({listed}) SELECT {listed} FROM new.{table}")
+        old.execute("PRAGMA main.synchronous = FULL")
+    path.with_suffix(".old").replace(path)
+
+
+def open_old(folder: Path) -> None:
+    with small(folder) as p:
+        p.facts.search("beta")
+
+
+def judge_migrated(folder: Path, done: bool) -> list[str]:
+    with small(folder) as p:
+        found = [] if p.facts._ledger.schema_version() == len(migrations()) else ["its schema is an older one"]
+        found += [f"{c.name}: {c.message}" for c in check_ledger(p.state) if c.status == "problem"]
+        return found + standing(p, DOOMED)
+
+
+def make_for_rebuild(folder: Path) -> None:
+    make(folder, chunk_tokens=60)
+    _set_chunks(folder, 40)
+
+
+def rebuild(folder: Path) -> None:
+    with small(folder) as p:
+        p.rebuild_index()
+
+
+def judge_rebuilt(folder: Path, done: bool) -> list[str]:
+    """The index is the new one, or the old one is whole and in use."""
+    try:
+        with small(folder) as p:
+            return standing(p, DOOMED)
+    except SettingsError as error:
+        if done:
+            return [f"made anew, and not in use: {error}"]
+    _set_chunks(folder, 60)
+    with small(folder) as p:
+        words = {"b": "beta", "c": "gamma", "e": "epsilon", "a": CANARY}
+        found = [
+            f"{name}: not found in the old index"
+            for name, word in words.items()
+            if not any(hit.chunk.document == name for hit in p.facts.search(word, k=3).hits)
+        ]
+    _set_chunks(folder, 40)
+    rebuild(folder)
+    with small(folder) as p:
+        return found + standing(p, DOOMED)
+
+
+# --- what is kept for searching -----------------------------------------------------------------
+
+
+def keep_words(folder: Path) -> None:
+    """Documents change, and after each change what searches need is kept anew."""
+    with small(folder) as p:
+        for text in ("eins zwei", "drei vier fuenf", "sechs"):
+            apply(p.facts, {"f": Wanted(text, 1)}, _silent)
+            p.facts._current.get().optimize(wait=True)
+        apply(p.facts, {"f": None}, _silent)
+
+
+def judge_words(folder: Path, done: bool) -> list[str]:
+    with small(folder) as p:
+        if p.facts.document("f") is not None:
+            if done:
+                return ["it is removed, and listed"]
+            apply(p.facts, {"f": None}, _silent)
+        found = _words(p)
+        return found + standing(p, DOOMED)
+
+
+SCENARIOS = {
+    "erase": Scenario(make, erase, judge_erased),
+    "backup": Scenario(make, back_up, judge_backup),
+    "restore": Scenario(make_with_backup, restore, judge_restored),
+    "migrate": Scenario(make_old, open_old, judge_migrated),
+    "rebuild": Scenario(make_for_rebuild, rebuild, judge_rebuilt),
+    "words": Scenario(make, keep_words, judge_words),
+}
+
+
+# --- faults -------------------------------------------------------------------------------------
+
+
+def upkeep(folder: Path, names: list[str], faults: list[str], every: int, seed: int) -> dict[str, Any]:
+    """Every scenario under every fault, at every `every`-th call, and with the power cut after every one of them."""
+    report: dict[str, Any] = {"violations": [], "scenarios": {}, "failpoints": {}}
+    for name in names:
+        place = folder / name
+        place.mkdir(parents=True)
+        counts: dict[str, Any] = {}
+        report["scenarios"][name] = counts
+        scenario, wrong = SCENARIOS[name], report["violations"]
+        said, code = _child(partial(scenario.prepare, place / "base"))
+        if code:
+            wrong.append(f"{name}: there is nothing to begin with: {said}")
+            continue
+        counts["failpoints"] = _failpoints(scenario, place, report["failpoints"], wrong, name)
+        for fault in (name for name in faults if name != "power"):
+            counts[fault] = _every_call(scenario, place, fault, every, wrong, name)
+        if "power" in faults or faults == list(FAULTS):
+            counts["power"] = _power(scenario, place, every, random.Random(seed), wrong, name)
+        shutil.rmtree(place)
+    if names == list(SCENARIOS):
+        report["violations"] += [
+            f"failpoint {name} is never passed" for name in _named() if not report["failpoints"].get(name)
+        ]
+    return report
+
+
+def _named() -> list[str]:
+    return [name for name in steps() if name.startswith(ELSEWHERE)]
+
+
+def _child(work: Callable[[], Any]) -> tuple[list[Any], int]:
+    """What a process that does `work` comes to: what it returns, and errors, each said in a line."""
+
+    def run(say: Say) -> None:
+        say(json.dumps(["returned", work()]) + "\n")
+
+    said, code = Child(run).rest()
+    return [json.loads(line) for line in said], code
+
+
+def _copied(place: Path) -> Path:
+    shutil.rmtree(place / "store", ignore_errors=True)
+    shutil.copytree(place / "base", place / "store")
+    return place / "store"
+
+
+def _judged(scenario: Scenario, store: Path, done: bool) -> list[str]:
+    said, code = _child(lambda: scenario.judge(store, done))
+    return list(said[-1][1]) if code == 0 else [f"judging it ended with {code}: {str(said)[-1500:]}"]
+
+
+def _failpoints(scenario: Scenario, place: Path, passed: dict[str, int], wrong: list[str], name: str) -> dict[str, int]:
+    """kill -9 at every failpoint each time it is passed; once more while what that left is mended."""
+    store = _copied(place)
+
+    def listed() -> dict[str, int]:
+        os.environ["FACTFORM_FAILPOINT"] = "count"
+        scenario.act(store)
+        return dict(disk_module._passed)
+
+    said, code = _child(listed)
+    if code:
+        wrong.append(f"{name}: it fails without a fault: {said}")
+        return {}
+    steps = said[-1][1]
+    for step, times in steps.items():
+        passed[step] = passed.get(step, 0) + times
+        for hit in range(1, times + 1):
+            store = _copied(place)
+            for _ in range(2):
+                code = _child(partial(_armed, scenario, store, f"{step}:{hit}"))[1]
+                if code not in (0, -signal.SIGKILL):
+                    wrong.append(f"{name}: killed at {step} twice, it ended with {code}")
+            wrong += [f"{name}: killed at {step}:{hit}: {text}" for text in _judged(scenario, store, code == 0)]
+            if len(wrong) > 20:
+                return dict(steps)
+    return dict(steps)
+
+
+def _armed(scenario: Scenario, store: Path, step: str) -> None:
+    os.environ["FACTFORM_FAILPOINT"] = step
+    with suppress(FactformError):  # the second time it may have nothing to do: it is erased, or there already
+        scenario.act(store)
+
+
+def _every_call(scenario: Scenario, place: Path, fault: str, every: int, wrong: list[str], name: str) -> dict[str, int]:
+    counted: Counter[str] = Counter()
+    number = 1
+    while len(wrong) <= 20:
+        store = _copied(place)
+        said, code = _child(partial(_struck, scenario, store, fault, number))
+        came = said[-1][1] if said and code == 0 else {"reached": code == -signal.SIGKILL, "done": False, "wrong": []}
+        found = list(came["wrong"])
+        if code not in (0, -signal.SIGKILL) or (code and FAULTS[fault][0] != KILL):
+            found.append(f"the process ended with {code}: {str(said)[-1500:]}")
+        if not came["reached"] and not found:
+            break
+        found += _judged(scenario, store, came["done"])
+        counted["struck"] += 1
+        counted["done_all_the_same"] += came["done"]
+        wrong += [f"{name}: {fault} at call {number}: {text}" for text in found]
+        number += every
+    return dict(counted)
+
+
+def _struck(scenario: Scenario, store: Path, fault: str, number: int) -> dict[str, Any]:
+    error, kinds, stays = FAULTS[fault]
+    shim, wrong, done = Shim(), [], False
+    shim.watch(store, None)
+    shim.arm(number, error, kinds=kinds, stays=stays)
+    try:
+        scenario.act(store)
+        done = True
+    except FactformError as refusal:
+        if not any(words in str(refusal) for words in ("try again", "goes on", "run `factform", "then")):
+            wrong.append(f"the error does not say what to do: {refusal}")
+    if scenario.act is erase and stays and not done:
+        wrong += hidden(store)
+    reached = shim.seen() >= number
+    shim.disarm()
+    return {"reached": reached, "done": done, "wrong": wrong}
+
+
+# --- power --------------------------------------------------------------------------------------
+
+
+def _power(
+    scenario: Scenario, place: Path, every: int, draw: random.Random, wrong: list[str], name: str
+) -> dict[str, Any]:
+    """The power fails after every call that changes the disk."""
+    store, record = place / "recorded", place / "record"
+    said, code = _child(lambda: _recorded(scenario, store, record))
+    if code:
+        wrong.append(f"{name}: the recorded process ended with {code}: {str(said)[-1500:]}")
+        return {}
+    state, images, begun, done = Disk(), 0, False, False
+    for number, event in enumerate(events(record), 1):
+        if event.kind == "M":
+            begun, done = True, event.data == b"done"
+        state.apply(event)
+        if not begun or (number % every and not done):
+            continue
+        images += 1
+        mode = draw.choice(MODES)
+        shutil.rmtree(place / "image", ignore_errors=True)
+        state.image(str(store), place / "image", mode, draw)
+        found = _judged(scenario, place / "image", done)
+        wrong += [f"{name}: power cut after call {number} ({mode}): {text}" for text in found]
+        if len(wrong) > 20:
+            break
+    return {"images": images}
+
+
+def _recorded(scenario: Scenario, store: Path, record: Path) -> None:
+    store.mkdir()
+    shim = Shim()
+    shim.watch(store, record)
+    scenario.prepare(store)
+    for path in [*store.rglob("*"), store]:  # what was there before is on disk
+        disk_module.fsync_path(path)
+    shim.mark("act")
+    scenario.act(store)
+    shim.mark("done")
