@@ -151,7 +151,8 @@ class Embedder:
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text`, special ones not counted, nothing cut off."""
-        return len(self._counter.encode(text, add_special_tokens=False).ids)
+        # `encode` also notes where each token stands, a sixth of its time. Bulk loads count every text some three times.
+        return len(self._counter.encode_batch_fast([text], add_special_tokens=False)[0])
 
     def _both(self, texts: Sequence[str], prompt: str) -> tuple[Vectors, list[Vectors]]:
         whole = np.zeros((len(texts), self.dim), np.float32)
