@@ -151,7 +151,7 @@ class Embedder:
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text`, special ones not counted, nothing cut off."""
-        # `encode` also notes where each token stands, a sixth of its time. Bulk loads count every text some three times.
+        # `encode` also notes where each token stands, a sixth of its time. Bulk loads count each text some three times.
         return len(self._counter.encode_batch_fast([text], add_special_tokens=False)[0])
 
     def _both(self, texts: Sequence[str], prompt: str) -> tuple[Vectors, list[Vectors]]:
