@@ -138,14 +138,20 @@ def ablate(judged: JudgedSet, cache: Path, limit: int) -> dict[str, Any]:
 
 
 def choose(cache: Path, data: Path, names: Sequence[str], limit: int) -> dict[str, Any]:
-    """Pairs of shares on the sets that may be used for choosing."""
+    """Pairs of shares on the sets that may be used for choosing. What was measured of a set is kept in the cache."""
     grids = {}
     for name in names:
-        judged = CHOOSING[name](data)
-        encoder, asked = opened(name.removesuffix("_train"), cache), sorted(judged.queries)[: limit or None]
-        with filled(judged, cache / "stores" / name.removesuffix("_train"), encoder) as layer:
-            grids[name] = tried(layer, encoder, judged, asked)
-        print(name, len(asked), flush=True)
+        kept = cache / "grids" / f"{name}-{limit}.npy"
+        if not kept.is_file():
+            judged = CHOOSING[name](data)
+            base = name.removesuffix("_train")
+            encoder, asked = opened(base, cache), sorted(judged.queries)[: limit or None]
+            with filled(judged, cache / "stores" / base, encoder) as layer:
+                grid = tried(layer, encoder, judged, asked)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            np.save(kept, grid)
+        grids[name] = np.load(kept)
+        print(name, grids[name].shape, flush=True)
     return fitted(grids)
 
 
