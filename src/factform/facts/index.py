@@ -11,7 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from factform.errors import StoreError
 from factform.facts.disk import advice, errno_in, fsync_path, refused
 from factform.facts.embed import Vectors
 from factform.facts.lexical import View, best, holding, nearest, seen, with_all, word_scores
-from factform.facts.live import LiveRows
+from factform.facts.live import LiveRows, packed
+from factform.facts.packs import unpack_values, unpack_vector
 from factform.facts.sums import Sums
 from factform.facts.visible import Visible, document_key
 from factform.facts.words import asked, parts_of
@@ -53,6 +54,12 @@ COMMIT = "_row_last_updated_at_version"
 
 ENDINGS = {".lance": b"LANC", ".manifest": b"LANC", ".arrow": b"ARROW1"}
 """Last bytes of the files that have such."""
+
+TOLD = (
+    *("id", "document", "version", "seq", "start", "end", "text", "title", "heading", "sha256", "access"),
+    *("pages", "seal", "table", "page"),
+)
+"""Columns that a search tells of a row, besides its vector; what is kept beside the table has them in this order."""
 
 FEW_HASHES = 500
 """Hashes looked for in one query."""
@@ -115,7 +122,7 @@ class Index:
         self._connection = connection
         self._durable: set[str] = set()
         self._fixed: tuple[int, Any] = (-1, None)
-        self._live = LiveRows(folder / f"{name}.lance", folder / f"{name}.words", dim)
+        self._live = LiveRows(folder / f"{name}.lance", folder / f"{name}.words", dim, TOLD)
         self.sums = Sums(folder / f"{name}.sums", folder / f"{name}.lance")
 
     @classmethod
@@ -285,14 +292,28 @@ class Index:
         if not eligible.any():
             return [], view.version
         by_words = best(scores, eligible, n, view)
+        bm25 = dict(zip(by_words.tolist(), scores[by_words].tolist(), strict=True))
         rows = np.union1d(nearest(view, vector, eligible, n), by_words)
-        found = sorted(self._fetch(table, view.at("rowids", rows)), key=lambda item: item.row.chunk.id)
-        score_of = dict(zip(view.at("ids", by_words).tolist(), scores[by_words].tolist(), strict=True))
-        by_vector = sorted(found, key=lambda item: (-float(np.dot(item.vector, vector)), item.row.chunk.id))[:n]
-        near = {item.row.chunk.id for item in by_vector}
-        kept = [(item, score_of.get(item.row.chunk.id.encode())) for item in found]
-        made = [replace(item, bm25=s or 0.0) for item, s in kept if s is not None or item.row.chunk.id in near]
-        return made, view.version
+        return self._found(table, view, rows, vector, bm25, n), view.version
+
+    def _found(
+        self, table: Any, view: View, rows: Any, vector: Vectors, bm25: Mapping[int, float], n: int
+    ) -> list[Found]:
+        """Of `rows` those with a score in `bm25` and the `n` of the highest cosine, ordered by id.
+
+        Each cosine is taken by itself: in a product with all vectors its last bits would depend on the other rows.
+        """
+        read = self._packed(table, view, rows)
+        vectors = np.stack([unpack_vector(row, self.dim) for row in read])
+        cosines = [-float(np.dot(each, vector)) for each in vectors]
+        ids = view.at("ids", rows).tolist()
+        near = set(sorted(range(len(read)), key=lambda place: (cosines[place], ids[place]))[:n])
+        places = [place for place, row in enumerate(rows.tolist()) if row in bm25 or place in near]
+        found = [
+            Found(_told(unpack_values(read[place], self.dim)), vectors[place], bm25.get(int(rows[place]), 0.0))
+            for place in places
+        ]
+        return sorted(found, key=lambda item: item.row.chunk.id)
 
     def _likeliest(self, view: View, rows: Any, scores: Any, vector: Vectors) -> Any:
         """All of `rows`, or, where they are too many to read, those that would come first."""
@@ -305,21 +326,25 @@ class Index:
     def _with_phrase(self, table: Any, view: View, rows: Any, phrase: str) -> Any:
         if not len(rows):
             return rows
-        with _translated(self.folder, "searched"):
-            rowids = view.at("rowids", rows)
-            read = table.take_row_ids(rowids.tolist()).select(["search_text"]).with_row_id().to_arrow()
-        texts = dict(zip(read["_rowid"].to_pylist(), read["search_text"].to_pylist(), strict=True))
-        return rows[[holding(texts[rowid], phrase) for rowid in rowids.tolist()]]
+        told = [_told(unpack_values(row, self.dim)) for row in self._packed(table, view, rows)]
+        return rows[[holding(search_text(row.chunk), phrase) for row in told]]
 
-    def _fetch(self, table: Any, rowids: Any) -> list[Found]:
-        names = [name for name in schema(self.dim).names if name not in ("search_text", "document_key")]
-        with _translated(self.folder, "searched"):
-            read = table.take_row_ids(rowids.tolist()).select(names).to_arrow()
-        vectors = read["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, self.dim)
-        records = read.drop_columns(["vector"]).to_pylist()
-        if len(records) != len(rowids):
+    def _packed(self, table: Any, view: View, rows: Any) -> list[bytes]:
+        """Whole rows as bytes, from beside what is searched; those that are not sound there, from the table."""
+        read = view.packed(rows)
+        lacking = [place for place, row in enumerate(read) if row is None]
+        if lacking:
+            rowids = view.at("rowids", rows[lacking]).tolist()
+            with _translated(self.folder, "searched"):
+                batch = table.take_row_ids(rowids).select([*TOLD, "vector"]).with_row_id().to_arrow()
+            flat = batch["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            again = packed(batch, flat.reshape(-1, self.dim), TOLD)
+            by_rowid = dict(zip(batch["_rowid"].to_pylist(), again, strict=True))
+            for place, rowid in zip(lacking, rowids, strict=True):
+                read[place] = by_rowid.get(rowid)
+        if any(row is None for row in read):
             raise StoreError(f"the index in {self.folder} lacks rows it should have; run `factform index rebuild`")
-        return [Found(_row(record), vector, 0.0) for record, vector in zip(records, vectors, strict=True)]
+        return [row for row in read if row is not None]
 
     def _follow(self) -> tuple[View, Any]:
         """The rows of the newest version, and a handle fixed to it: between two reads of a live table a document
@@ -497,6 +522,10 @@ def _row(record: Mapping[str, Any]) -> Row:
         pages=tuple((page["number"], page["start"]) for page in record["pages"]),
     )
     return Row(chunk, tuple(record["access"]), record["seq"], record["seal"])
+
+
+def _told(values: Sequence[Any]) -> Row:
+    return _row(dict(zip(TOLD, values, strict=True)))
 
 
 def index_files(path: Path) -> Iterator[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ MOST_COMPOUNDS = 32
 ENDINGS = ("", "s", "n", "e", "en", "es", "er", "em", "ern")
 LINKS = ("", "s", "n", "es", "en")
 BLOCK = 4096
+BLOCKED = 256
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class View:
         made[low] = getattr(self.base.columns, name)[rows[low]]
         made[~low] = getattr(self.tail.columns, name)[rows[~low] - front]
         return made
+
+    def packed(self, rows: Array) -> list[bytes | None]:
+        """Whole rows as bytes; None for one that is not kept or not what was stored."""
+        front = len(self.base.columns)
+        return [self.base.packed(row) if row < front else self.tail.packed(row - front) for row in rows.tolist()]
 
     def postings(self, term: str) -> tuple[Array, Array]:
         number = digest(term)
@@ -138,8 +145,16 @@ def nearest(view: View, vector: Array, eligible: Array, n: int) -> Array:
         rough = np.where(eligible, rough, -np.inf)
     if int(eligible.sum()) <= n:
         return np.flatnonzero(eligible)
-    surely = rough - reach
-    return np.flatnonzero(rough + reach >= np.partition(surely, -n)[-n])
+    return np.flatnonzero(rough + reach >= _highest(rough - reach, n))
+
+
+def _highest(values: Array, n: int) -> Any:
+    """The `n`-th highest value. Looked for among those that reach the `n`-th highest of the highest of each block."""
+    blocks = len(values) // BLOCKED
+    if blocks > n:
+        tops = values[: blocks * BLOCKED].reshape(blocks, BLOCKED).max(1)
+        values = values[values >= np.partition(tops, -n)[-n]]
+    return np.partition(values, -n)[-n]
 
 
 def _products(columns: Columns, vector: Array) -> Array:
@@ -158,6 +173,8 @@ def _products(columns: Columns, vector: Array) -> Array:
 
 
 def _visible(rows: Array, counts: Array, among: Seen) -> tuple[Array, Array]:
+    if among.rows == len(among.mask):
+        return rows, counts
     stays = among.mask[rows]
     return (rows, counts) if stays.all() else (rows[stays], counts[stays])
 

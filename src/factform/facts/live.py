@@ -15,17 +15,18 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from factform.facts import packs
 from factform.facts.lexical import View
 from factform.facts.segment import FOREVER, Array, Segment, Tail, load, merged, none, save, shrunk
 from factform.facts.visible import Visible, document_key
 
-READ = ["id", "document_key", "access", "search_text", "vector", "_row_last_updated_at_version"]
+READ = ("id", "document_key", "access", "search_text", "vector", "_row_last_updated_at_version")
 
 MERGE_ROWS = 512
 """Rows since the last segment at which a new one is made: some milliseconds of reading for a new process."""
@@ -33,19 +34,21 @@ MERGE_ROWS = 512
 MERGE_SHARE = 50
 """A segment of many rows is made anew only when a fiftieth of them came since: what it costs grows with the rows."""
 
-AT_ONCE = 50_000
+AT_ONCE = 20_000
 """Rows that wait in memory, word by word, while a whole table is read."""
 
 KEPT_MASKS = 16
 
 
 class LiveRows:
-    """Rows of the table in `path`, searched by any thread. `folder` is for what is kept between processes."""
+    """Rows of the table in `path`, searched by any thread. `folder` is for what is kept between processes; `names` are
+    the columns that a search tells of a row, besides its vector."""
 
-    def __init__(self, path: Path, folder: Path, dim: int):
+    def __init__(self, path: Path, folder: Path, dim: int, names: Sequence[str]):
         self._path = path
         self._folder = folder
         self._dim = dim
+        self._names = list(names)
         self._lock = threading.RLock()
         self._merging: threading.Thread | None = None
         self._masks: dict[tuple[Visible, int, int], Array] = {}
@@ -77,10 +80,13 @@ class LiveRows:
                 self._forget()
             if self._version < 0:
                 self._load(version)
+            anew = self._version < 0
             if version > self._version and not self._catch_up(table, version):
                 self._forget()  # rows are there that were taken for gone: the table was set back to an older version
                 self._catch_up(table, version)
             self._identity, self._set_back = identity, set_back
+            if anew and self._present > MERGE_ROWS:
+                self.merge()  # keep it for the next process, which need not read the whole table then
             return View(version, self._generation, self._base, self._tail, self._tail.n)
 
     def is_at(self, version: int) -> bool:
@@ -91,10 +97,11 @@ class LiveRows:
         query = table.search()
         if self._version >= 0:
             query = query.where(f"_row_last_updated_at_version > {self._version}")
-        for batch in query.select(READ).with_row_id(True).to_batches():
+        for batch in query.select([*dict.fromkeys((*self._names, *READ))]).with_row_id(True).to_batches():
             self._take(batch)
             if self._version < 0 and self._tail.n > max(AT_ONCE, len(self._base.columns) // 2):
                 self._absorb()
+                self._leave_nothing_of_a_deleted_table()
         rows = int(table.count_rows())
         if rows == self._present - len(self._leftover):
             self._leftover.clear()
@@ -114,12 +121,14 @@ class LiveRows:
         ids, keys = columns["id"].to_pylist(), columns["document_key"].to_pylist()
         texts, access = columns["search_text"].to_pylist(), columns["access"].to_pylist()
         rowids = columns["_rowid"].to_numpy(zero_copy_only=False)
+        rows = packed(batch, vectors, self._names)
         self._present += batch.num_rows
         for i in np.argsort(versions, kind="stable"):
             key, created = keys[i].encode(), int(versions[i])
             newest = self._supersede(key, created)
             self._tail.append(
                 texts[i],
+                rows[i],
                 rowids=rowids[i],
                 ids=ids[i].encode(),
                 keys=key,
@@ -222,6 +231,8 @@ class LiveRows:
             for path in self._folder.iterdir() if self._folder.is_dir() else ():
                 if path.is_dir() and not (path.name.isdigit() and int(path.name) <= since):
                     shutil.rmtree(path, ignore_errors=True)
+            for path in self._folder.glob(f"*{packs.SUFFIX}") if since < 0 else ():
+                path.unlink(missing_ok=True)
             self._folder.mkdir(parents=True, exist_ok=True)
             (self._folder / "set-back").write_bytes(os.urandom(8))
 
@@ -240,6 +251,12 @@ class LiveRows:
         made, about = self._absorb()
         if made is not None:
             self._keep(made, about)
+        self._leave_nothing_of_a_deleted_table()
+
+    def _leave_nothing_of_a_deleted_table(self) -> None:
+        """Whoever deletes a table deletes what is kept of it after that: looked for now, it is seen here or there."""
+        if not self._path.is_dir():
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _absorb(self) -> tuple[Segment | None, dict[str, Any]]:
         """Put the tail into the segment. Searches and updates go on meanwhile. With what to say of it to others."""
@@ -248,7 +265,7 @@ class LiveRows:
             kept = np.concatenate([base.columns.ended, tail.columns.ended[:n]]) == FOREVER
             about = {"version": self._version, "manifest": self._manifest(self._version), "dim": self._dim}
             about |= {"groups": [list(group) for group in self._groups], "leftover": sorted(self._leftover)}
-        made = merged(base, tail.frozen(n), kept)
+        made = merged(base, tail.frozen(n), kept, self._folder)
         with self._lock:
             if self._era != era:
                 return None, about
@@ -270,9 +287,14 @@ class LiveRows:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 name = str(about["version"])
                 save(segment, self._folder / name, about)
+                named = {name, *(pack.name for pack in segment.packs)}
                 for path in self._folder.iterdir():
-                    if path.is_dir() and path.name != name:
+                    if path.name in named:
+                        continue
+                    if path.is_dir():
                         shutil.rmtree(path, ignore_errors=True)
+                    elif path.suffix == packs.SUFFIX:
+                        path.unlink(missing_ok=True)
                 if not self._path.is_dir():  # deleted meanwhile, perhaps to erase what stands here
                     shutil.rmtree(self._folder, ignore_errors=True)
             finally:
@@ -308,6 +330,12 @@ class LiveRows:
         """What tells cheaply that a version is still the one that was read."""
         path = self._manifest_path(version)
         return _stamp(path) if path else None
+
+
+def packed(batch: Any, vectors: Array, names: Sequence[str]) -> list[bytes]:
+    """Rows of the table as bytes: `vectors` [rows, dim] and the columns `names`, in that order."""
+    records = batch.select(list(names)).to_pylist()
+    return [packs.pack(vector, record) for vector, record in zip(vectors, records, strict=True)]
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
