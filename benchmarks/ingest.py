@@ -55,9 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cut = {"documents": documents, "chunks": json.loads(chunks.read_text("utf-8"))}
     (folder / "cut.json").write_text(json.dumps(cut), "utf-8")
     job = {**common, "data": str(folder / "cut.json"), "native": True, "chunks_to": "", "batch": BATCH}
-    rounds = []
+    rounds: list[dict[str, Any]] = []
     for number in range(options.rounds):
-        found = {}
+        began = time.perf_counter()
+        found: dict[str, Any] = {}
         for peer in ("factform", *PEERS):
             if peer in problems:
                 continue
@@ -67,6 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 problems[peer] = public(str(error))
             say(f"round {number + 1} of {options.rounds}: {peer} {problems.get(peer, told(found.get(peer)))}")
         rounds.append(found)
+        now = time.perf_counter()
+        if now - started + (now - began) > 60 * options.minutes:
+            break  # the next round would not end in time
     report = {
         **reported(rounds),
         "problems": problems,
@@ -74,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "characters": sum(len(row["title"]) + len(row["text"]) for row in documents),
         "settings": SETTINGS,
         "batch": BATCH,
+        "rounds": len(rounds),
+        "engine": rounds[-1].get("factform", {}).get("engine"),
         "environment": environment(options.threads),
         "load_before": options.load,
         "seconds": time.perf_counter() - started,
@@ -89,6 +95,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, default=256, help="documents everybody takes in")
     parser.add_argument("--rounds", type=int, default=3, help="times everybody is run")
+    parser.add_argument("--minutes", type=float, default=9.0, help="begin no round that would end later than this")
     parser.add_argument("--data", type=Path, default=DATA, help="JSONL file (.gz or not) with id, title and text")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads of everybody")
     parser.add_argument("--build", type=Path, default=BUILD, help="folder for environments, jobs and results")

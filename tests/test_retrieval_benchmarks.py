@@ -309,6 +309,7 @@ def test_documents_a_second_are_told_beside_the_peers(parts: dict[str, ModuleTyp
             "txtai": {"own": {"median": 8}, "best": {"median": 9.0}},
         },
         "documents": 256,
+        "engine": "8 bit, native",
         "environment": PLACE,
     }
     text = parts["facts_table"].block({"ingest.json": report})

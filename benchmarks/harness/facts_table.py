@@ -164,9 +164,10 @@ def _quality_note(report: Report) -> list[str]:
 def _ingest_note(report: Report) -> list[str]:
     rates = report["documents_per_second"]
     shown = "; ".join(f"{peer} {number(max(one['median'] for one in by.values()))}" for peer, by in rates.items() if by)
+    how = f"Factform computes in {report['engine']} and fsyncs before it acknowledges"
     return [
         f"Documents a second, each at its best, over {report['documents']} abstracts: {shown} "
-        f"({_place(report['environment'])}; Factform fsyncs before it acknowledges, the peers hold theirs in memory)."
+        f"({_place(report['environment'])}; {how}, the peers compute in fp32 and hold theirs in memory)."
     ]
 
 
