@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,3 +136,25 @@ def test_an_interrupted_transaction_leaves_nothing(ledger: Ledger, interruption:
     assert ledger.get_meta("half") is None
     ledger.set_meta("half", "whole")
     assert ledger.get_meta("half") == "whole"
+
+
+def test_who_takes_the_place_again_and_again_lets_others_in(tmp_path: Path) -> None:
+    stop, rounds = threading.Event(), [0]
+
+    def greedy() -> None:
+        mine = WriterLock(tmp_path / "writer.lock", 60.0)
+        while not stop.is_set():
+            with mine.held():
+                rounds[0] += 1
+                time.sleep(0.03)  # longer than others wait between two looks
+
+    thread = threading.Thread(target=greedy)
+    thread.start()
+    try:
+        for _ in range(10):
+            with WriterLock(tmp_path / "writer.lock", 10.0).held():
+                pass  # or StoreBusy, after ten seconds
+    finally:
+        stop.set()
+        thread.join()
+    assert rounds[0] > 1

@@ -108,13 +108,22 @@ class WriterLock:
             self._thread.release()
 
     def _acquire(self, wait_s: float) -> None:
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        """Who waits for the place holds the queue's lock: a process that writes again and again, and would always be
+        there first, has to wait behind it."""
         deadline = time.monotonic() + wait_s
+        queue = self._locked(self.path.with_suffix(".queue"), deadline, wait_s)
+        try:
+            self._handle = self._locked(self.path, deadline, wait_s)
+        finally:
+            os.close(queue)
+
+    def _locked(self, path: Path, deadline: float, wait_s: float) -> int:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             while True:
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
+                    return handle
                 except BlockingIOError:
                     if time.monotonic() >= deadline:
                         raise self._busy("process", wait_s) from None
@@ -122,7 +131,6 @@ class WriterLock:
         except BaseException:
             os.close(handle)
             raise
-        self._handle = handle
 
     def _busy(self, who: str, waited: float) -> StoreBusy:
         return StoreBusy(
