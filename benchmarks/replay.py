@@ -255,8 +255,11 @@ def words_of(text: str) -> list[str]:
 
 
 def has(hit: Hit, words: str) -> bool:
-    """Whether a hit holds the words, in their order, but for one that the end of a chunk may have cut off."""
-    text = " ".join(re.findall(r"\w+", f"{hit.chunk.header} {hit.chunk.text}"))
+    """Whether a hit holds the words, in their order, but for one that the end of a chunk may have cut off.
+
+    Both sides as a reader sees them: "the [Privacy Statement](https://…) and the" has no address between its words.
+    """
+    text = " ".join(words_of(f"{hit.chunk.header} {hit.chunk.text}"))
     given = words.split()
     half = max(len(given) // 2, 1)
     return " ".join(given[:half]) in text or " ".join(given[half:]) in text

@@ -248,6 +248,14 @@ def test_a_wrong_store_fails_the_checks(parts: dict[str, ModuleType], tmp_path: 
     ]
 
 
+def test_words_are_compared_as_a_reader_sees_them(parts: dict[str, ModuleType]) -> None:
+    line = "The [Privacy Statement](/articles/privacy) and the [Addendum](https://host/x?y=1) provide <b>a</b> notice."
+    new, words = parts["replay"].probe("", line, [])
+    assert (new, words) == (True, "The Privacy Statement and the Addendum provide a notice")
+    assert parts["replay"].has(hit(1, "d", line), words)
+    assert not parts["replay"].has(hit(1, "d", line.replace("Addendum", "Annex").replace("Privacy", "Other")), words)
+
+
 # --- tables ---------------------------------------------------------------------------------
 
 PLACE = {"time": "2026-11-27T05:00:00Z", "cores": 2, "cpu": "A CPU", "commit": "0123456789abcdef"}
