@@ -270,7 +270,7 @@ class Opened:
         """What the settings name."""
         model = self.settings.model
         made_by = canonical_json({name: getattr(model, name) for name in EMBEDDER_SETTINGS})
-        return EmbedderUse(self.encoder(model), self.settings.facts.chunk_tokens, made_by)
+        return EmbedderUse(self.encoder(), self.settings.facts.chunk_tokens, made_by)
 
     def embedder_in_use(self) -> EmbedderUse:
         """What to search and write with: what the settings name or, while the index is being made anew with that, what
@@ -284,14 +284,20 @@ class Opened:
         if dict(old.embedder) == dict(wanted.encoder.identity):
             return replace(wanted, chunk_tokens=old.chunk_tokens)
         try:
-            earlier = self.encoder(ModelSettings.model_validate({**self.settings.model.model_dump(), **old.opened()}))
+            earlier = self.encoder_of(
+                ModelSettings.model_validate({**self.settings.model.model_dump(), **old.opened()})
+            )
         except (FactformError, ValidationError):
             return wanted  # and be told that the index was made with another one
         use = EmbedderUse(earlier, old.chunk_tokens, old.made_by)
         return use if dict(earlier.identity) == dict(old.embedder) else wanted
 
-    def encoder(self, model: ModelSettings) -> Encoder:
-        """The embedder that settings name: a server if `embedder_url` is set, else a model in this process."""
+    def encoder(self) -> Encoder:
+        """The embedder that the settings name."""
+        return self.encoder_of(self.settings.model)
+
+    def encoder_of(self, model: ModelSettings) -> Encoder:
+        """The embedder that such settings name: a server if `embedder_url` is set, else a model in this process."""
         from factform.facts.embed import Embedder
         from factform.facts.remote import RemoteEmbedder
         from factform.model.fetch import fetch_model

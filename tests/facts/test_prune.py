@@ -214,7 +214,7 @@ def test_it_waits_for_nobody_who_makes_the_index_anew_and_drops_what_was_left(la
     grown(layer)
     rebuilder: Rebuilder = layer._writer.rebuilder
     with rebuilder._alone():
-        rebuilder._begin(go_on=True)
+        rebuilder._begin(background=True)
         with pytest.raises(StoreBusy, match="made anew in the background"):
             layer.pruner().prune(Policy(keep_versions=1), lambda: NOBODY)
         assert layer.history("a")[0].pruned_at is None

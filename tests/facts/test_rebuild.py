@@ -277,7 +277,7 @@ def test_who_opens_meanwhile_is_told_what_the_index_was_made_with(layer: DataLay
     with DataLayer.open(folder, HashEncoder(), made_by='{"embedder": "old"}'):
         pass  # noted by whoever opens it with the settings it was made with
     with anew(folder, other) as rebuilding:
-        rebuilding._writer.rebuilder._begin(go_on=True)
+        rebuilding._writer.rebuilder._begin(background=True)
     found = replaced(folder, other.identity, 40)
     assert found is not None
     assert (found.embedder, found.opened(), found.chunk_tokens) == (HashEncoder().identity, {"embedder": "old"}, 160)

@@ -24,6 +24,7 @@ from factform.facts import blobs, ledgerlog
 from factform.facts.current import CurrentIndex
 from factform.facts.index import Index, index_files
 from factform.facts.ledger import Ledger, VersionRow, WriterLock, migrations
+from factform.facts.rebuild import MARK as REBUILD
 from factform.facts.sums import Sums
 from factform.ids import sha256_file
 
@@ -156,6 +157,9 @@ def check_state(ledger: Ledger) -> list[Check]:
     if erasing is not None:
         message = "an erasure was begun and is not finished; whatever opens the documents next goes on with it"
         found.append(Check("erasure", "note", message, command="factform documents"))
+    if ledger.get_meta(REBUILD) is not None:
+        message = "an index that was begun to be made anew is not finished; `factform index status` says how far it is"
+        found.append(Check("rebuild", "note", message, command="factform index rebuild --background, or --drop"))
     return found
 
 

@@ -59,14 +59,16 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Begun:
-    """A rebuild that is not finished. `settings` are those of the new index in canonical JSON, `durable` the version of
-    its table that was forced to disk, `at` when that was noted and `eta_s` how long it then seemed to take."""
+    """A rebuild that is not finished; one in the `background` is gone on with. `settings` are those of the new index in
+    canonical JSON, `durable` the version of its table that was forced to disk, `at` when that was noted, and `eta_s` how
+    long it then seemed to take."""
 
     table: str
     durable: int
     settings: str
     started: str
     at: str
+    background: bool
     documents: int = 0
     done: int = 0
     eta_s: float | None = None
@@ -88,15 +90,21 @@ class Replaced:
 
 
 def replaced(folder: Path, embedder: Mapping[str, Any], chunk_tokens: int) -> Replaced | None:
-    """What the index of the store in `folder` was made with, if one is being made anew with the given settings."""
+    """What the index of the store in `folder` was made with, if one is being made anew with the given settings, in the
+    background: then there is something to search with the settings of before."""
     path = folder / "ledger.db"
     if not path.is_file():
         return None
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
             meta = dict(connection.execute("SELECT key, value FROM meta"))
-        begun, made = json.loads(_begun(meta[MARK]).settings), json.loads(meta["index_settings"])
-        if made == begun or (begun["embedder"], begun["chunk_tokens"]) != (dict(embedder), chunk_tokens):
+        mark = _begun(meta[MARK])
+        begun, made = json.loads(mark.settings), json.loads(meta["index_settings"])
+        if (
+            not mark.background
+            or made == begun
+            or (begun["embedder"], begun["chunk_tokens"]) != (dict(embedder), chunk_tokens)
+        ):
             return None
         return Replaced(made["embedder"], meta.get(MADE_BY, ""), made["chunk_tokens"])
     except (sqlite3.Error, KeyError, ValueError, TypeError, UnicodeDecodeError, StoreError):
@@ -129,7 +137,7 @@ class Rebuilder:
         with self._alone(), ExitStack() as held:
             if not background:
                 held.enter_context(self._lock.held())
-            index = self._begin(go_on=background)
+            index = self._begin(background=background)
             fill = _Fill(index, progress or (lambda done, total, document: None))
             if background:
                 for _ in range(PASSES):
@@ -235,8 +243,8 @@ class Rebuilder:
 
     # --- the table ------------------------------------------------------------------------------
 
-    def _begin(self, *, go_on: bool) -> Index:
-        """The table to fill: the one that was begun with the same settings, else a new one."""
+    def _begin(self, *, background: bool) -> Index:
+        """The table to fill: in the background the one that was begun so with the same settings, else a new one."""
         with ExitStack() as stack:
             while True:
                 try:
@@ -245,7 +253,7 @@ class Rebuilder:
                 except StoreBusy:
                     continue
             found = self.begun()
-            if found is not None and go_on and found.settings == self._current.settings():
+            if found is not None and background and found.background and found.settings == self._current.settings():
                 try:
                     return self._current.open_beside(found.table, found.durable)
                 except Refused:
@@ -258,7 +266,7 @@ class Rebuilder:
             index = self._current.create_next()
             failpoint("rebuild_created")
             now = _now()
-            begun = Begun(index.name, index.version(), self._current.settings(), now, now)
+            begun = Begun(index.name, index.version(), self._current.settings(), now, now, background)
             self._ledger.note_rebuilt([], {MARK: canonical_json(asdict(begun))})
             failpoint("rebuild_begun")
             return index
