@@ -1,4 +1,5 @@
-"""Faults in what is seldom done: erasing, a backup, restoring one, an older schema, another chunk size, kept words.
+"""Faults in what is seldom done: erasing, pruning, a backup, restoring one, an older schema, another chunk size (with
+the writer's place held and in the background), kept words.
 
 Knows nothing of how a fault is made. Each scenario is short, so everything strikes it everywhere: kill -9 at every
 failpoint it passes and at every call that changes the disk, each refusal of the disk at every call it can strike, a
@@ -337,6 +338,66 @@ def judge_rebuilt(folder: Path, done: bool) -> list[str]:
         return found + standing(p, DOOMED)
 
 
+def rebuild_behind(folder: Path) -> None:
+    with small(folder) as p:
+        p.rebuild_index(background=True)
+
+
+def judge_rebuilt_behind(folder: Path, done: bool) -> list[str]:
+    """The index is the new one, or the old one is in use and whole, and the next call goes on."""
+    found: list[str] = []
+    try:
+        with small(folder) as p:
+            if p.facts.status()["rebuild"] is None:
+                return standing(p, DOOMED)
+            words = {"b": "beta", "c": "gamma", "e": "epsilon", "a": CANARY}
+            for name, word in words.items():
+                if not any(hit.chunk.document == name for hit in p.facts.search(word, k=3).hits):
+                    found.append(f"{name}: not found in the old index")
+            if not p.facts.status()["consistent"]:
+                found.append("the old index is not what the ledger says")
+    except SettingsError as error:
+        if done:
+            return [f"made anew, and not in use: {error}"]
+    rebuild_behind(folder)
+    with small(folder) as p:
+        return found + standing(p, DOOMED)
+
+
+# --- pruning ------------------------------------------------------------------------------------
+
+
+def make_for_pruning(folder: Path) -> None:
+    """With an index begun to be made anew and left: it may hold what is pruned."""
+    make(folder)
+    path = folder / "project" / "factform.toml"
+    path.write_text(path.read_text().replace("[facts]", "[facts]\nkeep_versions = 1\nkeep_cited = false"))
+    with small(folder) as p:
+        p.facts._writer.rebuilder._begin(background=True)
+
+
+def prune(folder: Path) -> None:
+    with small(folder) as p:
+        p.prune()
+
+
+def judge_pruned(folder: Path, done: bool) -> list[str]:
+    """All of what the policy does not keep is there, or nothing; what it keeps always is."""
+    with small(folder) as p:
+        if p.facts.pruner().marked():
+            return [f"the pruning is not finished at the next opening: {p.not_pruned}"]
+        gone = [row.pruned_at is not None for name in ("a", "b") for row in p.facts.history(name)]
+        if gone not in ([True, False, True, False], [False] * 4) or (done and not gone[0]):
+            return [f"pruned by half: {gone}"]
+        found = standing(p, DOOMED)
+        blobs = {path.parent.name + path.name for path in (p.state / "blobs").glob("??/*")}
+        for name in ("a", "b"):
+            old = p.facts.history(name)[0]
+            if (old.sha256 in blobs) == gone[0]:
+                found.append(f"{name}: pruned is {gone[0]}, and its bytes are {'' if gone[0] else 'not '}there")
+        return found
+
+
 # --- what is kept for searching -----------------------------------------------------------------
 
 
@@ -365,6 +426,8 @@ SCENARIOS = {
     "restore": Scenario(make_with_backup, restore, judge_restored),
     "migrate": Scenario(make_old, open_old, judge_migrated),
     "rebuild": Scenario(make_for_rebuild, rebuild, judge_rebuilt),
+    "background": Scenario(make_for_rebuild, rebuild_behind, judge_rebuilt_behind),
+    "prune": Scenario(make_for_pruning, prune, judge_pruned),
     "words": Scenario(make, keep_words, judge_words),
 }
 

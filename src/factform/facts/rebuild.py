@@ -60,8 +60,8 @@ Progress = Callable[[int, int, str], None]
 @dataclass(frozen=True)
 class Begun:
     """A rebuild that is not finished; one in the `background` is gone on with. `settings` are those of the new index in
-    canonical JSON, `durable` the version of its table that was forced to disk, `at` when that was noted, and `eta_s` how
-    long it then seemed to take."""
+    canonical JSON, `durable` the version of its table that was forced to disk, `at` when that was noted, and `eta_s`
+    how long it then seemed to take."""
 
     table: str
     durable: int
