@@ -93,6 +93,44 @@ def test_a_disk_that_forgets(faults: dict[str, ModuleType], tmp_path: Path) -> N
     assert left("strict") == {"kept": b"durable", "new": b"unnamed"}
 
 
+def test_a_folder_that_is_renamed_takes_along_what_is_durable_in_it(
+    faults: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    disk, event = faults["model"].Disk(), faults["shim"].Event
+    steps = [
+        *(event("D", 0, inode, 0, path, "", b"") for inode, path in ((9, "/s"), (8, "/s/new"))),
+        *(event("O", 0, inode, 0, f"/s/new/{name}", "", b"") for inode, name in ((1, "kept"), (2, "unnamed"))),
+        event("W", 0, 1, 0, "/s/new/kept", "", b"durable"),
+        event("S", 0, 1, 0, "/s/new/kept", "", b""),
+        event("U", 0, 2, 0, "/s/new/unnamed", "", b""),
+        event("S", 0, 8, 0, "/s/new", "", b""),
+        event("O", 0, 2, 0, "/s/new/later", "", b""),  # the inode of a file that is gone, used again
+        event("S", 0, 9, 0, "/s", "", b""),
+        event("R", 0, 8, 0, "/s/new", "/s/goal", b""),
+    ]
+    for step in steps:
+        disk.apply(step)
+
+    def left() -> list[str]:
+        goal = tmp_path / f"{random.random()}"
+        disk.image("/s", goal, "strict", random.Random(1))
+        return sorted(str(path.relative_to(goal)) for path in goal.rglob("*") if path.is_file())
+
+    assert left() == ["new/kept"]
+    disk.apply(event("S", 0, 9, 0, "/s", "", b""))
+    assert left() == ["goal/kept"]
+
+
+def test_every_failpoint_is_known_and_struck_somewhere(faults: dict[str, ModuleType]) -> None:
+    from faults import kills
+
+    named = kills.steps()
+    assert {"after_blob", "erase_begun", "backup_written", "restore_synced", "ledger_migrated"} <= set(named)
+    texts = [path.read_text("utf-8") for path in (BENCHMARKS.parent / "src").rglob("*.py")]
+    called = sum(text.count("failpoint(") - text.count("def failpoint(") for text in texts)
+    assert called == sum(len(kills.NAMED.findall(text)) for text in texts)  # none whose name cannot be read
+
+
 def test_an_acknowledgement_without_fsync_is_seen(faults: dict[str, ModuleType]) -> None:
     event = faults["shim"].Event
     begin, end = (event("M", 0, 0, 0, "", "", f'["{kind}", {{}}]'.encode()) for kind in ("begin", "acknowledged"))
@@ -108,7 +146,18 @@ def test_an_acknowledgement_without_fsync_is_seen(faults: dict[str, ModuleType])
 
 @pytest.mark.slow
 def test_a_short_run_of_all_faults(tmp_path: Path) -> None:
-    options = ["--parts", "kills,power,fsyncs,disk,writers", "--kills", "8", "--images", "10", "--operations", "8"]
+    options = [
+        "--parts",
+        "kills,power,fsyncs,disk,writers,upkeep",
+        "--every-upkeep",
+        "150",
+        "--kills",
+        "8",
+        "--images",
+        "10",
+        "--operations",
+        "8",
+    ]
     options += ["--updates", "5", "--processes", "3", "--every", "45", "--out", str(tmp_path / "report.json")]
     program = BENCHMARKS / "faults" / "run.py"
     done = subprocess.run([sys.executable, program, *options], capture_output=True, text=True, check=False)
@@ -123,3 +172,6 @@ def test_a_short_run_of_all_faults(tmp_path: Path) -> None:
     assert report["power"]["acknowledgements"]["fsyncs_folder_least"] >= 1
     assert report["power"]["acknowledgements"]["fsyncs_file_least"] >= 1
     assert all(part.get("struck", 0) >= 1 for part in report["disk"]["faults"].values())
+    names = {"erase", "prune", "backup", "restore", "migrate", "rebuild", "background", "words"}
+    assert set(report["upkeep"]["scenarios"]) == names
+    assert all(part["power"]["images"] >= 1 for part in report["upkeep"]["scenarios"].values())

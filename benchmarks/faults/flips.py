@@ -45,6 +45,7 @@ from factform.records import Scope, Source  # noqa: E402
 
 OUT = ROOT / "benchmarks" / "results" / "flips.json"
 TRIAL_S = 120.0
+"""Seconds without a result after which a trial has stalled; a machine that is busy with other work needs more."""
 DOCUMENTS = 30
 live.MERGE_ROWS = 2  # what searches need is kept from the third row on
 
@@ -382,7 +383,7 @@ def work(sound: Path, numbers: range, out: Path) -> None:
                 file.flush()
 
 
-def run(trials: int, jobs: int, folder: Path, first: int = 0) -> list[dict[str, Any]]:
+def run(trials: int, jobs: int, folder: Path, first: int = 0, stall_s: float = TRIAL_S) -> list[dict[str, Any]]:
     """Results of all trials, by worker processes; a trial that kills or stalls its worker is told as such."""
     sound = folder / "sound"
     build(sound)
@@ -397,7 +398,7 @@ def run(trials: int, jobs: int, folder: Path, first: int = 0) -> list[dict[str, 
             size = outs[job].stat().st_size if outs[job].exists() else 0
             if size != sizes[job]:
                 sizes[job], seen[job] = size, time.monotonic()
-            stalled = time.monotonic() - seen[job] > TRIAL_S
+            stalled = time.monotonic() - seen[job] > stall_s
             if process.poll() is None and not stalled:
                 continue
             if stalled:
@@ -481,7 +482,9 @@ def environment() -> dict[str, Any]:
 
     from factform import __version__
 
+    asked = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     return {
+        "commit": subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "factform": __version__,
         "python": platform.python_version(),
@@ -496,6 +499,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0, help="number of the first trial: its seed")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--stall", type=float, default=TRIAL_S, help="seconds after which a trial has stalled")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--worker", nargs=5, metavar=("SOUND", "FIRST", "STOP", "STEP", "OUT"))
     given = parser.parse_args()
@@ -505,7 +509,7 @@ def main() -> int:
         return 0
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        results = run(given.trials, given.jobs, Path(folder), given.first)
+        results = run(given.trials, given.jobs, Path(folder), given.first, given.stall)
     report = {"environment": environment(), "seconds": round(time.monotonic() - began), **summary(results)}
     report["failures"] = failures(results)
     with suppress(FileNotFoundError):

@@ -37,6 +37,8 @@ KILLS_A_STORE = 50
 ELSEWHERE = ("erase_", "backup_", "restore_", "ledger_migrated", "rebuild_given_up", "prune_")
 """Beginnings of the names of failpoints that only what is seldom done passes: `upkeep` kills there."""
 
+NAMED = re.compile(r'failpoint\("(\w+)"\)')
+
 Work = Callable[[Say], None]
 
 
@@ -214,7 +216,7 @@ def steps() -> list[str]:
     """Every failpoint in the source."""
     folder = Path(factform.__file__).parent
     texts = [path.read_text("utf-8") for path in folder.rglob("*.py")]
-    return sorted({name for text in texts for name in re.findall(r'failpoint\("(\w+)"\)', text)})
+    return sorted({name for text in texts for name in NAMED.findall(text)})
 
 
 def named_kills(folder: Path, hits: int = 2) -> dict[str, Any]:

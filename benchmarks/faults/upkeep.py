@@ -73,7 +73,7 @@ FAULTS = {
 class Small(Project):
     """A project with the embedder of fault work, whose writers wait for nobody."""
 
-    def encoder(self) -> Any:
+    def encoder(self, *_: object) -> Any:
         return WordEncoder()
 
 
@@ -148,7 +148,8 @@ def standing(p: Small, doomed: Wanted | None) -> list[str]:
     found += p.audit.verify()
     if p.audit.head()[0] < 3:
         found.append("records of answers are lost")
-    return found + told([check for check in p.examined() if check.status == "problem"])
+    # Checksums of the index are not forced to disk: a power cut may take them, and the next write notes them again.
+    return found + told([c for c in p.examined() if c.status == "problem" and "checksums" not in c.message])
 
 
 def _words(p: Small) -> list[str]:

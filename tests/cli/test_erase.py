@@ -66,6 +66,8 @@ def test_an_interrupted_erasure_is_finished_at_the_next_verb(run: Run, project: 
     run("add", page, "--project", project)
     with Project.open(project) as opened:
         opened.facts.eraser().begin(["Idplurquaz.md"])  # and here the process dies
-    told = run("search", "Qzxkavurble", "--project", project, "--json").json["hits"]
-    assert "Idplurquaz.md" not in {hit["document"] for hit in told}
+    done = run("search", "Qzxkavurble", "--project", project, "--json")
+    assert "an erasure that was interrupted is finished now: 1 stored files deleted" in done.err
+    assert "Idplurquaz.md" not in {hit["document"] for hit in done.json["hits"]}
+    assert "interrupted" not in run("search", "Qzxkavurble", "--project", project, "--json").err
     assert set(places(project)) == {"Idplurquaz.md"}  # the user's own file, which the receipt names

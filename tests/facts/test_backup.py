@@ -182,7 +182,9 @@ def test_killed_while_restoring_leaves_the_target_as_it_was(project: Path, tmp_p
     done = subprocess.run([sys.executable, "-c", code, file, tmp_path / "new"], env=dict(os.environ), check=False)
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "new").exists()
+    assert [path.name for path in tmp_path.glob(f"{backup.UNFINISHED}*")] != []
     backup.restore(file, tmp_path / "new", silent)
+    assert list(tmp_path.glob(f"{backup.UNFINISHED}*")) == []  # it held documents
     assert everything(tmp_path / "new") == everything(project)
 
 
@@ -201,3 +203,23 @@ def test_the_list_itself_is_checked(project: Path) -> None:
         tar.addfile(info, io.BytesIO(body))
     with pytest.raises(StoreError, match="list of its files was changed"):
         backup.verify(file, silent)
+
+
+def test_what_another_process_is_making_is_left_alone(project: Path, tmp_path: Path) -> None:
+    import fcntl
+
+    living, dead = (tmp_path / f"{backup.UNFINISHED}{name}" for name in ("living", "dead"))
+    for folder in (living, dead):
+        folder.mkdir()
+        (folder / "backup.tar").write_text("a document")
+    handle = os.open(living, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        make(project)
+        assert living.exists()
+        assert not dead.exists()
+    finally:
+        os.close(handle)
+    (project.parent / "backup.tar").unlink()
+    make(project)
+    assert not living.exists()

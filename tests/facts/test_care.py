@@ -236,3 +236,40 @@ def test_a_panic_in_the_library_is_an_error_of_ours(store: Path, name: str) -> N
         raise panic
     with pytest.raises(KeyboardInterrupt), index_module._translated(store, "read"):
         raise KeyboardInterrupt
+
+
+def test_damaged_words_are_a_note_and_change_no_answer(store: Path) -> None:
+    with DataLayer.open(store, HashEncoder()) as layer:
+        layer._current.get().optimize(wait=True)
+        layer.rebuild()
+        layer._current.get().optimize(wait=True)
+    before = everything(store)
+    assert problems(store) == set()
+    assert next(check for check in look(store) if check.name == "words").status == "ok"
+    flip(sorted(store.glob("index/*.words/*/posts.npy"))[0], -1)
+    found = next(check for check in look(store) if check.name == "words")
+    assert (found.status, found.count) == ("note", 1)
+    assert "damaged" in found.message
+    assert everything(store) == before
+
+
+def test_an_erasure_that_is_not_finished_is_told(store: Path) -> None:
+    with DataLayer.open(store, HashEncoder()) as layer:
+        layer.eraser().begin(["a"])
+    told = {check.name: check for check in look(store)}
+    assert told["erasure"].status == "note"
+    assert told["pending"].status == "ok"  # the next write does not finish it
+    with DataLayer.open(store, HashEncoder()) as layer:
+        layer.eraser().erase_bytes(lambda step: None)
+        layer.eraser().forget(lambda step: None)
+    assert "erasure" not in {check.name for check in look(store)}
+
+
+def test_abandoned_versions_of_the_index_are_not_missed(store: Path) -> None:
+    """What a crash left behind is taken away at the next opening, and its checksums with it."""
+    with DataLayer.open(store, HashEncoder()) as layer:
+        layer._current.get().delete(["b"])  # a commit that nobody noted as durable
+        layer._current.get().sync()
+    with DataLayer.open(store, HashEncoder()) as layer:
+        assert layer.status()["consistent"]
+    assert problems(store) == set()

@@ -141,3 +141,19 @@ def test_killed_at_any_moment(tmp_path: Path, seed: int) -> None:
         assert len(ahead) <= 1  # at most the one being updated, whose receipt did not get out
         extra = set(current) - set(acknowledged)
         assert len(extra) <= 2
+
+
+def test_an_index_set_back_is_not_whole_before_it_has_caught_up(tmp_path: Path) -> None:
+    """Every manifest but the first is torn, and the process dies between setting the index back and filling it."""
+    with DataLayer.open(tmp_path, HashEncoder()) as layer:
+        layer.add([Source("a", b"zebra", "a.txt"), Source("b", b"bear", "b.txt")])
+        layer.add([Source("a", b"new zebra", "a.txt")])
+    for manifest in sorted((tmp_path / "index").rglob("*.manifest"))[:-1]:
+        manifest.write_bytes(manifest.read_bytes()[:20])
+    command = [sys.executable, CHILD, tmp_path, "reopen", "catch_up_after_delete"]
+    for _ in range(2):
+        assert subprocess.run(command, check=False, timeout=120).returncode == -signal.SIGKILL
+    with DataLayer.open(tmp_path, HashEncoder()) as layer:
+        assert layer.status()["consistent"]
+        assert layer.status()["accounting"]["holds"]
+        assert {hit.chunk.document for hit in layer.search("zebra bear", k=5).hits} == {"a", "b"}

@@ -15,7 +15,9 @@ from hash_encoder import HashEncoder
 from factform.errors import NotFound, StoreError
 from factform.facts import ledgerlog
 from factform.facts.store import DataLayer
+from factform.facts.takeout import remove
 from factform.records import Source
+from unprivileged import as_nobody
 
 CHILD = Path(__file__).with_name("erase_child.py")
 
@@ -157,3 +159,32 @@ def test_killed_before_a_step_it_is_finished_later(tmp_path: Path, step: str) ->
         assert eraser.marked() is None
         assert layer.status()["consistent"]
     assert found_in(tmp_path) == {}
+
+
+def test_what_a_crash_left_of_an_older_index_goes_too(tmp_path: Path) -> None:
+    """Killed between a table and the words kept of it, or while another table was made."""
+    with DataLayer.open(tmp_path, HashEncoder()) as layer:
+        add(layer)
+        for name in ("chunks_0.words/7/vocabulary.txt", "chunks_0.sums", "quarantine/x", "chunks_9.lance/data/x"):
+            path = tmp_path / "index" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(CANARIES["text"])
+        eraser = layer.eraser()
+        eraser.begin([CANARIES["id"]])
+        eraser.erase_bytes(lambda step: None)
+        eraser.forget(lambda step: None)
+        assert layer.status()["consistent"]
+    assert found_in(tmp_path) == {}
+
+
+def test_what_cannot_be_deleted_is_told(tmp_path: Path) -> None:
+    for name in ("file", "folder/file"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("there")
+    with as_nobody(tmp_path):
+        for name in ("file", "folder"):
+            with pytest.raises(StoreError, match=r"cannot be deleted.*try again"):
+                remove(tmp_path / name)
+    for name in ("file", "folder", "never there"):
+        remove(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []

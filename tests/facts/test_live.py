@@ -124,6 +124,21 @@ def test_torn_files_are_made_anew(index: Index, name: str, how: str) -> None:
     assert told(Index.open(index.folder, index.name, DIM)) == want
 
 
+@pytest.mark.parametrize("field", ["groups", "leftover", "version", "analysis"])
+def test_what_is_told_of_kept_files_is_checked_too(index: Index, field: str) -> None:
+    """Groups say who may see which row: a changed letter there would change what a reader finds."""
+    put(index, "a", "apple", access=("staff",))
+    put(index, "b", "apple banana")
+    index.optimize(wait=True)
+    assert set(index.kept_words().values()) == {True}
+    (about,) = (index.folder / "chunks_1.words").glob("*/about.json")
+    sound, at = about.read_bytes(), about.read_bytes().index(f'"{field}": '.encode()) + len(field) + 4
+    about.write_bytes(sound[: at + 3] + bytes([sound[at + 3] ^ 1]) + sound[at + 4 :])
+    assert set(index.kept_words().values()) == {False}
+    about.write_bytes(sound)
+    assert set(index.kept_words().values()) == {True}
+
+
 def test_kept_files_are_used_and_only_for_their_own_version(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(5):
         put(index, f"d{i}", f"apple {WORDS[i % 4]}")

@@ -51,6 +51,8 @@ def parse(source: Source, *, max_bytes: int = 50_000_000, ocr: str = "") -> Pars
         raise DocumentError("empty file: 0 bytes")
     kind = media_type(source)
     layout = _read(kind, source.data, max_bytes, ocr)
+    if len(layout.text) > max_bytes:  # a cell or a chapter that a small file repeats a thousand times
+        raise DocumentError(f"too large: {len(layout.text):,} characters of text, the limit is {max_bytes:,}; split it")
     if not layout.blocks:
         raise DocumentError("no text in the document: it is empty apart from white space and markup")
     title = _title(source, layout, named_by_file=kind in NAMED_BY_FILE)
