@@ -49,8 +49,16 @@ def project(tmp_path: Path, tiny_embedder_dir: Path, monkeypatch: pytest.MonkeyP
         yield opened
 
 
+def played(replay: ModuleType, project: Project, events: list[dict[str, Any]], start: int = 0) -> tuple[Any, Any]:
+    """What was seen, and the tree that should have come out of it."""
+    tally = replay.Tally()
+    tree = replay.replay(project, events, start, time.perf_counter() + 60, tally, project.folder / "tally.json")
+    assert vars(replay.load(project.folder / "tally.json")) == {**vars(tally), "runs": 2}
+    return tally, tree
+
+
 def test_every_step_is_searched_and_the_end_is_the_tree(replay: ModuleType, project: Project) -> None:
-    tally, tree = replay.replay(project, EVENTS, 0, time.perf_counter() + 60)
+    tally, tree = played(replay, project, EVENTS)
     assert tally.failures == []
     assert tally.actions == {"add": 2, "update": 1, "rename": 1, "remove": 1}
     assert tally.checks == {
@@ -63,7 +71,7 @@ def test_every_step_is_searched_and_the_end_is_the_tree(replay: ModuleType, proj
 
 
 def test_it_may_begin_later(replay: ModuleType, project: Project) -> None:
-    tally, tree = replay.replay(project, EVENTS, 3, time.perf_counter() + 60)
+    tally, tree = played(replay, project, EVENTS, 3)
     assert (tally.failures, tree.keys()) == ([], {"history/p/c.md"})
     assert tally.actions == {"rename": 1, "remove": 1}
 
@@ -76,7 +84,7 @@ def test_words_that_others_have_are_not_looked_for(replay: ModuleType) -> None:
 
 
 def test_its_checks_can_fail(replay: ModuleType, project: Project) -> None:
-    tally, tree = replay.replay(project, EVENTS[:2], 0, time.perf_counter() + 60)
+    tally, tree = played(replay, project, EVENTS[:2])
     replay.look(project, EVENTS[2], tree, {**tree, "history/a.md": EVENTS[2]["text"]}, tally)
     replay.look(project, EVENTS[4], tree, {"history/p/b.md": tree["history/p/b.md"]}, tally)
     assert [failure["check"] for failure in tally.failures] == [

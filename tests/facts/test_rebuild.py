@@ -222,9 +222,13 @@ def test_a_second_one_is_refused_and_one_that_is_given_up_stops(layer: DataLayer
     thread = threading.Thread(target=give_up)
     thread.start()
     with anew(layer.folder, OtherEncoder(meanwhile)) as other:
-        watch = threading.Thread(
-            target=lambda: (wait_until(lambda: other._ledger.get_meta("rebuild") is None), given_up.set())
-        )
+
+        def see_it_go() -> None:
+            assert begun.wait(60)  # before that there is none either
+            wait_until(lambda: other._ledger.get_meta("rebuild") is None)
+            given_up.set()
+
+        watch = threading.Thread(target=see_it_go)
         watch.start()
         with pytest.raises(StoreError, match="was given up"):
             other.rebuild(background=True)
