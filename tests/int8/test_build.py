@@ -14,7 +14,8 @@ import torch
 
 from factform.int8 import build
 from factform.int8.build import Native, compiled, find_compiler, native
-from factform.int8.packed import pack
+from factform.int8.encoder import EncoderLayer, PackedEncoder
+from factform.int8.packed import Packed, pack
 from factform.int8.quantize import quantize
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
@@ -72,6 +73,10 @@ def test_it_is_compiled_once_and_named_by_its_source(fresh: Path, monkeypatch: p
     other.write_text(build.SOURCE.read_text("utf-8") + "// changed\n", "utf-8")
     monkeypatch.setattr(build, "SOURCE", other)
     assert compiled(compiler, fresh) != path
+    monkeypatch.undo()
+    monkeypatch.setattr(build, "HERE", fresh.parent)
+    (fresh.parent / "part.h").write_text("// another part\n", "utf-8")
+    assert build._name(compiler) != path.stem.removeprefix("native-")
 
 
 @needs_compiler
@@ -122,3 +127,20 @@ def test_a_processor_without_the_newest_units_computes_the_same(
     out, matrix = torch.empty(9, 80), packed.struct()
     plain.factform_product(ctypes.byref(matrix), x.data_ptr(), 9, 2, out.data_ptr())
     assert torch.allclose(out[:, :70], packed.times(x), rtol=1e-6, atol=1e-6)  # without a fused multiply-add
+    encoder, states, lengths = some_encoder(), torch.randn(300, 64), [270, 30]
+    ours = encoder.read(states, lengths)
+    monkeypatch.setattr("factform.int8.encoder.native", lambda: Native(plain, ""))
+    assert float((encoder.read(states, lengths) - ours).norm() / ours.norm()) < 5e-3
+    assert float((states - ours).norm() / ours.norm()) > 0.5
+
+
+def some_encoder() -> PackedEncoder:
+    """One layer with random weights and four heads of 16."""
+    g = torch.Generator().manual_seed(0)
+
+    def some(out: int, inner: int) -> Packed:
+        return pack(quantize(torch.randn(out, inner, generator=g) * 0.2), torch.randn(out, generator=g))
+
+    norms = [torch.rand(2, 64, generator=g) for _ in range(2)]
+    layer = EncoderLayer(*norms, some(192, 64), some(64, 64), some(128, 64), some(64, 128))
+    return PackedEncoder((layer,), 4, 1e-12, digits=2)

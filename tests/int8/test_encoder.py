@@ -15,8 +15,9 @@ from factform.int8.quantize import quantize
 
 pytestmark = pytest.mark.skipif(native().library is None, reason=native().reason)
 
-LENGTHS = (300, 7, 1, 64)
-"""The first is longer than a chunk of keys and a block of queries."""
+LENGTHS = (300, 7, 1, 64, 90, 128, 5)
+"""The first is longer than a chunk of keys and a block of rows. The short ones are read in one run, and there are runs
+enough for three threads to take one after the other; alone, a text is read by all of them together."""
 
 
 def rounded(linear: torch.nn.Linear) -> None:
@@ -64,7 +65,7 @@ def off(ours: Tensor, reference: Tensor) -> float:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize(("digits", "near"), [(2, 2e-3), (1, 0.15)])
+@pytest.mark.parametrize(("digits", "near"), [(2, 1e-2), (1, 0.2)])
 def test_states_are_those_of_transformers(
     models: tuple[torch.nn.Module, PackedEncoder], digits: int, near: float
 ) -> None:
@@ -101,3 +102,8 @@ def test_sizes_that_are_no_multiples_of_sixteen_do_not_fit() -> None:
     assert fits(384, 12, 1536)
     assert not fits(32, 4, 64)  # heads of 8
     assert not fits(384, 12, 1000)
+
+
+def test_heads_whose_sums_could_overflow_do_not_fit() -> None:
+    assert fits(768, 6, 1536)
+    assert not fits(768, 4, 1536)

@@ -25,7 +25,8 @@ from factform.caches import cache_dir
 from factform.hardware import processor
 from factform.ids import sha256_json
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+HERE = Path(__file__).parent
+SOURCE = HERE / "kernels.cpp"
 INTERFACE = 5
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fno-math-errno", "-w")
 COMPILERS = ("c++", "g++", "clang++")
@@ -84,7 +85,7 @@ def _compile(compiler: str, room: Path, built: Path, threads: Sequence[str]) -> 
     """Compile and link. Where torch brings the OpenMP library, it is not linked to another: threads of two such
     libraries would wait for the same cores."""
     part = room / "native.o"
-    _run([compiler, *FLAGS, *threads, "-c", str(SOURCE), "-o", str(part)])
+    _run([compiler, *FLAGS, *threads, "-I", str(HERE), "-c", str(SOURCE), "-o", str(part)])
     own = [] if not threads or torchs_openmp() else [*threads]
     _run([compiler, "-shared", str(part), "-o", str(built), *own])
 
@@ -104,7 +105,7 @@ def _name(compiler: str) -> str:
     """What a library depends on, in 16 digits."""
     version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=SECONDS).stdout
     facts = {
-        "source": SOURCE.read_text("utf-8"),
+        "source": [path.read_text("utf-8") for path in (SOURCE, *sorted(HERE.glob("*.h")))],
         "compiler": version.decode(errors="replace"),
         "flags": FLAGS,
         **processor(),

@@ -16,6 +16,9 @@ from torch import Tensor
 from factform.int8.build import native
 from factform.int8.packed import PANEL, Matrix, Packed
 
+WIDEST = 128
+"""Numbers of a head, at most."""
+
 
 class _Layer(ctypes.Structure):
     _fields_ = (
@@ -77,5 +80,7 @@ class PackedEncoder:
 
 
 def fits(hidden: int, heads: int, intermediate: int) -> bool:
-    """Whether the library computes encoders of this size: it takes 16 numbers at a time."""
-    return not any(size % PANEL for size in (hidden, hidden // heads, intermediate))
+    """Whether the library computes encoders of this size: it takes 16 numbers at a time, and adds up products of WIDEST
+    in a head without an overflow."""
+    sizes = (hidden, hidden // heads, intermediate)
+    return hidden // heads <= WIDEST and not any(size % PANEL for size in sizes)
