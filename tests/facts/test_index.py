@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from factform.errors import StoreError
 from factform.facts import index as module
-from factform.facts.index import Index, Row, remove_tables, search_text
+from factform.facts.index import Index, Refused, Row, remove_tables, search_text
 from factform.facts.visible import EVERYTHING, Visible
 from factform.facts.words import asked
 from factform.ids import chunk_id, sha256_text
@@ -217,6 +217,26 @@ def test_every_new_file_and_folder_is_fsynced(index: Index, monkeypatch: pytest.
     synced.clear()
     index.sync()
     assert synced == set()
+
+
+def test_what_could_not_be_fsynced_is_still_to_be(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[Path] = set()
+    before = {path for path in index.folder.rglob("*") if path.is_file()}
+    put(index, "a", ["apple"])
+
+    def refuse(path: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(module, "fsync_path", refuse)
+    with pytest.raises(Refused):
+        index.sync()
+    put(index, "b", ["banana"])
+    monkeypatch.setattr(module, "fsync_path", synced.add)
+    index.sync()
+    assert {path for path in index.folder.rglob("*") if path.is_file()} - before - {index.sums.path} <= synced
+    synced.clear()
+    index.sync(everything=True)
+    assert {path for path in index.path.rglob("*") if path.is_file()} <= synced
 
 
 def test_a_torn_manifest_is_an_error_with_a_way_out(index: Index) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 from pathlib import Path
 
 from hash_encoder import HashEncoder
@@ -81,3 +82,24 @@ def test_files_that_go_are_noted_as_gone(tmp_path: Path) -> None:
     assert sums.compare([]).missing == ("a",)
     sums.note([])
     assert Sums(tmp_path / "sums", folder).compare([]) == Compared(0, (), (), ())
+
+
+def test_what_changed_is_noted_as_well_as_all_there_is(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    sums, paths = Sums(tmp_path / "sums", folder), {name: str(folder / name) for name in "abc"}
+    for name, path in paths.items():
+        Path(path).write_text(name)
+    sums.note([paths["a"], paths["b"]])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (sums.path.stat().st_size, limits[1]))
+    try:
+        sums.change([paths["c"]], [])  # no file may grow: nothing fails, and the next call makes up for it
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert Sums(tmp_path / "sums", folder).compare(list(paths.values())).unlisted == ("c",)
+    sums.change([], [paths["a"]])
+    assert Sums(tmp_path / "sums", folder).compare([paths["b"], paths["c"]]) == Compared(2, (), (), ())
+    Path(paths["b"]).write_text("wrong")
+    sums.change([paths["b"]], [])
+    assert Sums(tmp_path / "sums", folder).compare([paths["b"], paths["c"]]).changed == ("b",)

@@ -24,6 +24,7 @@ from factform.errors import StoreError
 from factform.facts.disk import advice, errno_in, fsync_path, refused
 from factform.facts.embed import Vectors
 from factform.facts.lexical import View, best, holding, nearest, seen, with_all, word_scores
+from factform.facts.listing import Listing
 from factform.facts.live import LiveRows, packed
 from factform.facts.packs import unpack_values, unpack_vector
 from factform.facts.sums import Sums
@@ -120,7 +121,9 @@ class Index:
         self.dim = dim
         self._table = table
         self._connection = connection
-        self._durable: set[str] = set()
+        self._listing = Listing(folder / f"{name}.lance")
+        self._not_durable: set[str] = set()
+        self._noted = False
         self._fixed: tuple[int, Any] = (-1, None)
         self._live = LiveRows(folder / f"{name}.lance", folder / f"{name}.words", dim, TOLD)
         self.sums = Sums(folder / f"{name}.sums", folder / f"{name}.lance")
@@ -150,7 +153,7 @@ class Index:
         if found.names != schema(dim).names or found.field("vector").type != schema(dim).field("vector").type:
             raise StoreError(f"the index in {folder} has another layout; run `factform index rebuild`")
         index = cls(folder, name, dim, table, connection)
-        index._durable = set(index_files(index.path))
+        index._listing.changes()  # whether these are on disk for good is for whoever opens a table to say
         return index
 
     @property
@@ -248,9 +251,10 @@ class Index:
         file for durable that was there when the table was opened.
         """
         if everything:
-            self._durable = set()
-        present = set(index_files(self.path))
-        new = present - self._durable
+            self._listing = Listing(self.path)
+        came, went = self._listing.changes()
+        # What could not be forced to disk last time is still to be.
+        new = self._not_durable = (self._not_durable | came) - went
         try:
             for name in sorted(new):
                 if not whole(Path(name)):
@@ -260,8 +264,12 @@ class Index:
                 fsync_path(folder)
         except OSError as error:
             raise Refused(str(refused(f"the index in {self.folder} cannot be forced to disk", error))) from error
-        self._durable |= new
-        self.sums.note(present)
+        self._not_durable = set()
+        if self._noted and not everything and self.sums.path.exists():
+            self.sums.change(new, went)
+        else:
+            self.sums.note(set(index_files(self.path)))
+            self._noted = True
 
     def restore(self, version: int) -> None:
         """Make the table what it was at `version`, as a new version on top: other processes may hold the newest."""

@@ -95,7 +95,7 @@ def seen(view: View, mask: Array) -> Seen:
     lengths = view.column("lengths")
     rows = int(mask.sum())
     mean = int(lengths[mask].sum(dtype=np.int64)) / rows if rows else 1.0
-    return Seen(mask, rows, K1 * (1 - B + B * lengths / max(mean, 1e-9)))
+    return Seen(mask, rows, np.asarray(K1 * (1 - B) + lengths * (K1 * B / max(mean, 1e-9)), np.float32))
 
 
 def word_scores(view: View, asked: Asked, among: Seen) -> Array:
@@ -130,10 +130,9 @@ def holding(text: str, phrase: str) -> bool:
 
 def best(scores: Array, eligible: Array, n: int, view: View) -> Array:
     """The `n` rows with the highest scores above 0 of those eligible; equal ones in the order of their ids."""
-    rows = np.flatnonzero((scores > 0) & eligible)
-    if len(rows) > n:
-        least = np.partition(scores[rows], -n)[-n]
-        rows = rows[scores[rows] >= least]
+    among = scores if eligible.all() else np.where(eligible, scores, 0.0)
+    least = _highest(among, n) if len(among) > n else 0.0
+    rows = np.flatnonzero(among >= least if least > 0 else among > 0)
     return rows[np.lexsort((view.at("ids", rows), -scores[rows]))][:n]
 
 
@@ -192,7 +191,8 @@ def _union(view: View, terms: Sequence[str], among: Seen) -> tuple[Array, Array]
 def _add(scores: Array, rows: Array, counts: Array, weight: float, among: Seen) -> None:
     if len(rows):
         rarity = np.log(1 + (among.rows - len(rows) + 0.5) / (len(rows) + 0.5))
-        scores[rows] += weight * rarity * (counts / (counts + among.norms[rows]))
+        often = counts.astype(np.float32)
+        scores[rows] += weight * rarity * (often / (often + among.norms[rows]))
 
 
 def _related(view: View, word: str, among: Seen) -> list[list[str]]:

@@ -39,25 +39,42 @@ class Sums:
         self.path, self.folder = path, folder
         self._state: tuple[int, int] | None = None
         self._listed: dict[str, str] = {}
+        self._owed: set[str] = set()
 
     def note(self, present: Collection[str]) -> None:
         """Note those of the files `present` that are not noted yet, and that noted ones are gone. What was noted first
         stands. Checksums are a help: a disk without room for them fails nothing."""
+        names = self._relative(present)
+        self._write(names, set(self._read()) - names)
+
+    def change(self, came: Collection[str], went: Collection[str]) -> None:
+        """The same where all that is new is that files came and others went; what it takes depends on these alone."""
+        self._write(self._relative(came), self._relative(went))
+
+    def _relative(self, names: Collection[str]) -> set[str]:
+        return {os.path.relpath(name, self.folder) for name in names}.difference(MUTABLE)
+
+    def _write(self, came: Collection[str], went: Collection[str]) -> None:
         listed = self._read()
-        names = {os.path.relpath(name, self.folder) for name in present}.difference(MUTABLE)
+        self._owed.update(came)
+        self._owed.difference_update(went, listed)
         fresh = {}
-        for name in sorted(names - set(listed)):
+        for name in sorted(self._owed):
             with suppress(FileNotFoundError):
                 fresh[name] = sha256_file(self.folder / name)
-        gone = sorted(set(listed) - names)
+        gone = sorted(name for name in went if name in listed)
         lines = [_line(stated, name) for name, stated in [*fresh.items(), *((name, GONE) for name in gone)]]
         if not lines:
+            self._owed.clear()
             return
         with suppress(OSError):
             with self.path.open("ab") as file:
                 file.write(b"".join(lines))
             status = self.path.stat()
-            self._listed = {name: stated for name, stated in {**listed, **fresh}.items() if name in names}
+            listed.update(fresh)
+            for name in gone:
+                del listed[name]
+            self._owed.clear()
             self._state = (status.st_size, status.st_mtime_ns)
 
     def compare(self, present: Collection[str]) -> Compared:
