@@ -4,9 +4,13 @@ Knows nothing of peers. Everything goes through `DataLayer`. The text is generat
 and so are the stored vectors: of each text a unit vector drawn by its hash, so that 100,000 chunks are there in
 minutes. Questions, the documents saved one by one, and reranking use the real default embedder, at its real cost.
 
-    python benchmarks/search_scale.py                 # 1k, 10k and 100k chunks; goes on where it was interrupted
+    python benchmarks/search_scale.py                 # 1k, 10k and 100k chunks, 2,000 updates: some 15 minutes
+    python benchmarks/search_scale.py --full          # 10,000 updates
     python benchmarks/search_scale.py --million       # also 1M
     python benchmarks/search_scale.py --parts stream  # only some of: sizes fresh stream
+
+Interrupted, the same command goes on: stores stay in the cache, and parts that the report holds of the same commit are
+not measured again (`--again` does).
 """
 
 from __future__ import annotations
@@ -43,7 +47,8 @@ CHUNKS = 20
 """Chunks of a generated document."""
 WORDS = 120
 VOCABULARY = 60_000
-UPDATES = 10_000
+UPDATES = 2_000
+FULL_UPDATES = 10_000
 LOOKS = 250
 """Updates between two looks at how long searches take."""
 
@@ -228,6 +233,7 @@ def stream(folder: Path, updates: int) -> dict[str, Any]:
     copy = folder.with_name(f"{folder.name}-stream")
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(folder, copy)
+    print(f"  stream: {updates} updates on a copy", flush=True)
     asked = questions(40)
     looks, each = [], []
     with opened(copy) as layer:
@@ -290,7 +296,8 @@ def environment() -> dict[str, Any]:
     }
 
 
-def parts(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+def parts(arguments: argparse.Namespace, done: set[str]) -> Iterator[tuple[str, Any]]:
+    """Name and result of each part that is asked for and not `done`."""
     sizes = [*SIZES, 1_000_000] if arguments.million else [*SIZES]
     if arguments.most:
         sizes = [number for number in sizes if number <= arguments.most]
@@ -298,14 +305,16 @@ def parts(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     for number in sizes:
         build(cache / f"s{number}", number)
     if "sizes" in arguments.parts:
-        for number in sizes:
+        for number in (number for number in sizes if f"{number}" not in done):
+            print(f"  {number} chunks: searching", flush=True)
             command = [sys.executable, __file__, "--cache", str(cache), "--size", str(cache / f"s{number}")]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            yield f"{number}", json.loads(done.stdout.splitlines()[-1])
+            ended = subprocess.run(command, check=True, capture_output=True, text=True)
+            yield f"{number}", json.loads(ended.stdout.splitlines()[-1])
     largest = cache / f"s{max(number for number in sizes if number <= 100_000)}"
-    if "fresh" in arguments.parts:
+    if "fresh" in arguments.parts and "fresh" not in done:
+        print(f"  fresh: saving and removing {arguments.saves} documents", flush=True)
         yield "fresh", fresh(largest, arguments.saves)
-    if "stream" in arguments.parts:
+    if "stream" in arguments.parts and "stream" not in done:
         yield "stream", stream(largest, arguments.updates)
 
 
@@ -317,7 +326,9 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=0, help="leave out larger sizes")
     parser.add_argument("--parts", nargs="+", default=["sizes", "fresh", "stream"])
     parser.add_argument("--saves", type=int, default=200)
-    parser.add_argument("--updates", type=int, default=UPDATES)
+    parser.add_argument("--updates", type=int, default=0, help=f"of the stream, by default {UPDATES:,}")
+    parser.add_argument("--full", action="store_true", help=f"{FULL_UPDATES:,} updates")
+    parser.add_argument("--again", action="store_true", help="measure parts anew that the report holds")
     parser.add_argument("--size", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--watch", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -327,10 +338,16 @@ def main() -> None:
     if arguments.size:
         print(json.dumps(size(arguments.size)))
         return
+    arguments.updates = arguments.updates or (FULL_UPDATES if arguments.full else UPDATES)
     arguments.cache.mkdir(parents=True, exist_ok=True)
     report = json.loads(arguments.out.read_text("utf-8")) if arguments.out.is_file() else {}
-    report["environment"] = environment()
-    for name, value in parts(arguments):
+    now = environment()
+    same = report.get("environment", {}).get("commit") == now["commit"] and not arguments.again
+    done = {name for name in report if same}
+    if "stream" in done and report["stream"]["updates"] != arguments.updates:
+        done.remove("stream")
+    report["environment"] = now
+    for name, value in parts(arguments, done):
         report[name] = value
         arguments.out.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
         print(f"{name}: {json.dumps(value)[:1500]}", flush=True)

@@ -156,8 +156,11 @@ ROWS: Sequence[tuple[str, Callable[[Report], list[Row]]]] = (
 
 
 def _quality_note(report: Report) -> list[str]:
-    engines = ", ".join(dict.fromkeys(one["engine"] for one in report["sets"].values() if "engine" in one))
-    computed = f", vectors computed in {engines}" if engines else ""
+    engines: dict[str, list[str]] = {}
+    for name, one in report["sets"].items():
+        engines.setdefault(one.get("engine", ""), []).append(name)
+    told = [f"{engine} on {', '.join(names)}" for engine, names in engines.items() if engine]
+    computed = f", vectors computed in {'; '.join(told)}" if told else ""
     return [f"Ranking: {_place(report['environment'])}{computed}, 95 % intervals in brackets."]
 
 

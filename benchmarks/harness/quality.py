@@ -27,18 +27,24 @@ def reported(report: Report) -> str:
     lines = _head("nDCG@10", sets)
     for arm, label in LABELS.items():
         lines.append(_row(label, [cell(one["arms"][arm]["ndcg@10"]) for one in sets.values()]))
+    lines.append(_row("vectors computed in", [one["engine"] for one in sets.values()]))
     lines += ["", *_head("the default minus", sets)]
     for arm, label in LABELS.items():
         if arm != "default":
             lines.append(_row(label, [cell(one["default_minus"][arm], "+") for one in sets.values()]))
-    engines = ", ".join(dict.fromkeys(one["engine"] for one in sets.values()))
-    return "\n".join([*lines, "", f"Vectors computed in {engines}."])
+    return "\n".join(lines)
 
 
 def ablations(report: Report) -> str:
     """One table a part, sets across."""
     sets = report["sets"]
-    return "\n\n".join("\n".join(part(sets)) for part in (_headers, _copies, _budget))
+    parts = ["\n".join(part(sets)) for part in (_headers, _copies, _budget)]
+    smaller = [
+        f"{name} is cut to {one['documents']:,} of its {one['of']:,} documents"
+        for name, one in sets.items()
+        if one["documents"] < one["of"]
+    ]
+    return "\n\n".join([*parts, *([f"{'; '.join(smaller)}, all right ones among them."] if smaller else [])])
 
 
 def _headers(sets: Report) -> list[str]:
