@@ -5,7 +5,7 @@ their bytes; a search for words that came with the event finds them in the prese
 for words of a document that went finds it. Where what came stands in other documents as well (one word of front matter,
 say), the search is for words that only this document has.
 
-    python benchmarks/replay.py --data ../shared/data/site_policy_history --keep build/replay
+    python benchmarks/replay.py --data DATA/site_policy_history --keep build/replay
 
 With `--keep` the project stays in that folder, and a run that was stopped goes on where it was.
 """

@@ -28,6 +28,7 @@ from factform.records import Chunk, Source
 
 RETRIEVED = 10
 SHARES = {"test": 0.2, "validation": 0.1}
+SPLITS = ("train", "validation", "test")
 """Shares of a set's articles; at least one each."""
 
 
@@ -186,6 +187,8 @@ def main() -> None:
     sources = [s for found, _ in parts for s in found] + pubmedqa(args.data)
     questions = [q for _, found in parts for q in found]
     split = split_of(questions)
+    # Training rows first: the next steps need no others, and may begin once these are there.
+    questions.sort(key=lambda q: SPLITS.index(split[q.set, q.article]))
     torch.set_num_threads(1)  # a question is too short for two
     with DataLayer.open(args.out / "store", Embedder.open(fetch_model(DEFAULT_EMBEDDER).folder)) as layer:
         receipts = layer.add(
