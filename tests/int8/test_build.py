@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from factform.hardware import processor
 from factform.int8 import build
 from factform.int8.build import Native, compiled, find_compiler, native
 from factform.int8.encoder import EncoderLayer, PackedEncoder
@@ -115,14 +116,18 @@ def test_processes_that_compile_at_once_all_get_it(tmp_path: Path) -> None:
 
 @needs_compiler
 @pytest.mark.skipif(native().library is None, reason=native().reason)
+@pytest.mark.parametrize("units", ["none", "avx2"])
 def test_a_processor_without_the_newest_units_computes_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, units: str
 ) -> None:
+    if units == "avx2" and "avx2" not in processor()["flags"].split():
+        pytest.skip("a processor without AVX2")
     compiler = find_compiler()
     assert compiler is not None
-    monkeypatch.setattr(build, "FLAGS", tuple(f for f in build.FLAGS if not f.startswith("-march")))
+    kept = tuple(f for f in build.FLAGS if not f.startswith("-march"))
+    monkeypatch.setattr(build, "FLAGS", (*kept, "-march=x86-64-v3") if units == "avx2" else kept)
     plain = build._load(compiled(compiler, tmp_path))
-    assert plain.factform_vnni() == 0
+    assert plain.factform_wide() == (units == "avx2")
     packed, x = pack(quantize(torch.randn(70, 50))), torch.randn(9, 50)
     out, matrix = torch.empty(9, 80), packed.struct()
     plain.factform_product(ctypes.byref(matrix), x.data_ptr(), 9, 2, out.data_ptr())

@@ -52,11 +52,12 @@ def test_within_noise_the_safe_choice_is_made(change: dict[str, float], chosen: 
     [
         ({}, False),  # no library here
         ({"read native, 2 threads": 0.2, "write native, 2 threads": 0.1}, True),
-        ({"read native, 2 threads": 0.3, "write native, 2 threads": 0.1}, False),  # bfloat16 reads faster
+        ({"read native, 2 threads": 0.3, "write native, 2 threads": 0.1}, True),  # bfloat16 reads a little faster
+        ({"read native, 2 threads": 2.0, "write native, 2 threads": 0.1}, False),  # and here by far
         ({"read native, 2 threads": 0.2, "write native, 2 threads": 0.2}, False),  # torch writes faster
     ],
 )
-def test_the_native_library_is_used_where_it_is_faster_at_both(times: dict[str, float], chosen: bool) -> None:
+def test_the_native_library_is_used_where_an_answer_takes_less(times: dict[str, float], chosen: bool) -> None:
     assert decide({**QUIET, **times}, [1, 2], exact=True).native is chosen
 
 

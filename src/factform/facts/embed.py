@@ -217,9 +217,9 @@ class Embedder:
 
 
 def _native_is_faster() -> bool:
-    """Whether products of bytes beat torch's own on this processor: with VNNI, unless it has tiles of bfloat16."""
+    """Whether products of bytes beat torch's own here: with VNNI or AVX2, unless there are tiles of bfloat16."""
     library = native_library().library
-    return library is not None and bool(library.factform_vnni()) and not has_fast_bf16()
+    return library is not None and bool(library.factform_wide()) and not has_fast_bf16()
 
 
 def _in_8_bit(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,6 +7,11 @@ namespace {
 
 constexpr int TILE = 64;     // keys turned at once
 constexpr int CHUNK = 256;   // keys whose softmax is computed by itself
+#ifdef FACTFORM_AVX2
+constexpr int WIDE = 1;  // times sixteen numbers of four rows are kept in registers
+#else
+constexpr int WIDE = 4;
+#endif
 constexpr int QUERIES = 96;  // query rows (heads of a group times tokens) that share a pass over a chunk
 
 // Tokens of one text. `keys` and `values` are [L, G, capacity, D] and hold `held` tokens; `raw` [L, G, count, D], or
@@ -33,20 +38,22 @@ void turn_tile(const float* keys, int count, int size, float* turned) {
 
 template <int R>
 void score_rows(const float* queries, const float* turned, int size, float* scores) {
-    Lanes acc[R][TILE / 16] = {};
-    for (int d = 0; d < size; d++) {
-        Lanes k[TILE / 16];
-        UNROLL
-        for (int i = 0; i < TILE / 16; i++) k[i] = load(turned + d * TILE + 16 * i);
+    for (int j = 0; j < TILE; j += 16 * WIDE) {
+        Lanes acc[R][WIDE] = {};
+        for (int d = 0; d < size; d++) {
+            Lanes k[WIDE];
+            UNROLL
+            for (int i = 0; i < WIDE; i++) k[i] = load(turned + d * TILE + j + 16 * i);
+            UNROLL
+            for (int r = 0; r < R; r++)
+                UNROLL
+                for (int i = 0; i < WIDE; i++) acc[r][i] += queries[r * size + d] * k[i];
+        }
         UNROLL
         for (int r = 0; r < R; r++)
             UNROLL
-            for (int i = 0; i < TILE / 16; i++) acc[r][i] += queries[r * size + d] * k[i];
+            for (int i = 0; i < WIDE; i++) store(scores + r * CHUNK + j + 16 * i, acc[r][i]);
     }
-    UNROLL
-    for (int r = 0; r < R; r++)
-        UNROLL
-        for (int i = 0; i < TILE / 16; i++) store(scores + r * CHUNK + 16 * i, acc[r][i]);
 }
 
 // Add to W lanes of `out` [R, stride] the rows of shares [R, CHUNK] times values [count, D].
@@ -75,7 +82,8 @@ void mix_lanes(const float* shares, const float* values, int count, int size, fl
 template <int R>
 void mix_rows(const float* shares, const float* values, int count, int size, float* out, int64_t stride) {
     int d = 0;
-    for (; d + 64 <= size; d += 64) mix_lanes<R, 4>(shares, values + d, count, size, out + d, stride);
+    for (; d + 16 * WIDE <= size; d += 16 * WIDE)
+        mix_lanes<R, WIDE>(shares, values + d, count, size, out + d, stride);
     for (; d < size; d += 16) mix_lanes<R, 1>(shares, values + d, count, size, out + d, stride);
 }
 
@@ -98,7 +106,7 @@ void soften(float* scores, int seen, float* largest, float* sum) {
     const float top = largest_of(most);
     Lanes total = {};
     for (int j = 0; j < whole; j += 16) {
-        const Lanes score = load(scores + j), share = score > -3e38f ? fast_exp(score - top) : Lanes{};
+        const Lanes score = load(scores + j), share = where_above(score, -3e38f, fast_exp(score - top));
         store(scores + j, share);
         total += share;
     }

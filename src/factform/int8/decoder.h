@@ -95,11 +95,11 @@ void place_group(const Kept& kept, int64_t at, const float* cos, const float* si
         const int8_t* from = kept.keys + token * size;
         float* key = keys + static_cast<int64_t>(t) * size;
         for (int d = 0; d < size; d += 16)
-            store(key + d, load(from + d) * load(kept.key_scales + run + d) + load(kept.key_centers + run + d));
+            store(key + d, widened(from + d) * load(kept.key_scales + run + d) + load(kept.key_centers + run + d));
         if (turned) rotate(key, cos + static_cast<int64_t>(t) * size, sin + static_cast<int64_t>(t) * size, size);
         float* value = values + static_cast<int64_t>(t) * size;
         for (int d = 0; d < size; d += 16)
-            store(value + d, load(kept.values + token * size + d) * kept.value_scales[token]);
+            store(value + d, widened(kept.values + token * size + d) * kept.value_scales[token]);
     }
 }
 

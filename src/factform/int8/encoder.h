@@ -90,8 +90,7 @@ inline float step_of(const Part& part, float steps) {
 
 // The nearest whole numbers, whose low 16 bits these are.
 INLINE Whole nearest(Lanes x) {
-    const Lanes near = x + NEAREST;
-    return reinterpret_cast<const Whole&>(near);
+    return bits_of(x + NEAREST);
 }
 
 // Rows in steps, [rows, size], and zeros up to `rows`. Gives the step.
@@ -107,7 +106,7 @@ inline float whole_rows(const Part& part, int rows, int16_t* out) {
 // Rows [16, size] to a panel [size / 2][16][2].
 inline void to_panel(const int16_t* rows, int size, int16_t* panel) {
     int d = 0;
-#ifdef FACTFORM_VNNI
+#if defined(FACTFORM_VNNI) || defined(FACTFORM_AVX2)
     for (; d + 32 <= size; d += 32)
         transpose16((const float*)(rows + d), size / 2, (float*)(panel + d * PANEL), PANEL);
 #endif
@@ -122,7 +121,7 @@ inline float value_panels(const Part& part, int wide, int16_t* out) {
         for (int d = 0; d < part.size; d += 16) {
             const Whole low = t < part.count ? nearest(load(part.row(t) + d) * steps) & 0xffff : Whole{};
             const Whole high = t + 1 < part.count ? nearest(load(part.row(t + 1) + d) * steps) << 16 : Whole{};
-            *reinterpret_cast<Whole*>(out + d * wide + t * PANEL) = low | high;
+            store(reinterpret_cast<int32_t*>(out + d * wide + t * PANEL), low | high);
         }
     return step;
 }
@@ -142,9 +141,8 @@ inline float shares_of(int32_t* scores, int count, int wide, float unit, int16_t
         p = p * f + SHARES * 0.2426113724f;
         p = p * f + SHARES * 0.6932609700f;
         p = p * f + SHARES * 0.9999280273f;
-        const Whole power = reinterpret_cast<const Whole&>(p) + (reinterpret_cast<const Whole&>(shifted) << 23);
-        const Lanes share = reinterpret_cast<const Lanes&>(power) + NEAREST;
-        store_low(shares + j, reinterpret_cast<const Whole&>(share));
+        const Lanes share = of_bits(bits_of(p) + (bits_of(shifted) << 23)) + NEAREST;
+        store_low(shares + j, bits_of(share));
         total += share - NEAREST;
     }
     return sum_of(total);
@@ -176,11 +174,12 @@ inline void mix_panels(const int16_t* shares, const int16_t* values, int wide, c
 inline void attend_text(const float* projected, int count, int size, Desk& desk, float* out, int64_t stride) {
     const int wide = padded(count, PANEL);
     const auto part = [&](int which) { return Part{projected + which * size, 3 * size, count, size}; };
-    for (auto* room : {&desk.queries, &desk.keys, &desk.values, &desk.rows})
-        room->resize(static_cast<size_t>(wide) * size);
+    for (auto* room : {&desk.keys, &desk.values, &desk.rows}) room->resize(static_cast<size_t>(wide) * size);
+    const int asked = padded(count, ROWS);
+    desk.queries.resize(static_cast<size_t>(asked) * size);
     desk.scores.resize(ROWS * wide);
     desk.shares.resize(ROWS * wide);
-    const float query = whole_rows(part(0), wide, desk.queries.data());
+    const float query = whole_rows(part(0), asked, desk.queries.data());
     const float key = whole_rows(part(1), wide, desk.rows.data());
     const float value = value_panels(part(2), wide, desk.values.data());
     for (int64_t t = 0; t < wide; t += PANEL) to_panel(desk.rows.data() + t * size, size, desk.keys.data() + t * size);

@@ -18,10 +18,11 @@ thread_local Reading alone;
 extern "C" {
 
 // Version of this interface, so that a library of another one is never called.
-int32_t factform_version() { return 5; }
+int32_t factform_version() { return 6; }
 
-int32_t factform_vnni() {
-#ifdef FACTFORM_VNNI
+// Whether it was made for a processor with operations on many small whole numbers at a time.
+int32_t factform_wide() {
+#if defined(FACTFORM_VNNI) || defined(FACTFORM_AVX2)
     return 1;
 #else
     return 0;
@@ -154,8 +155,9 @@ void factform_scan(const int8_t* rows, const float* query, int64_t count, int32_
         }
         if (i < dim) sum += widened(at + i) * load(query + i);
         sum += other;
-        float total = 0;
-        for (int lane = 0; lane < 16; lane++) total += sum[lane];
+        float lanes[16], total = 0;
+        store(lanes, sum);
+        for (float lane : lanes) total += lane;
         out[row] = total;
     }
 }

@@ -8,7 +8,11 @@ namespace {
 
 constexpr int PANEL = 16;      // rows of a matrix that are computed side by side
 constexpr int PANELS = 3;      // panels and
-constexpr int ROWS = 8;        // rows of digits whose sums are kept in registers
+#ifdef FACTFORM_AVX2
+constexpr int ROWS = 6;  // rows of digits whose sums are kept in registers
+#else
+constexpr int ROWS = 8;
+#endif
 constexpr int ROW_BLOCK = 64;  // tokens whose digits stay in the core's own cache while panels go by
 constexpr float STEPS = 127.0f;
 
@@ -42,8 +46,8 @@ inline void two_digits(const float* x, int n, float unit, uint8_t* first, uint8_
     const int whole = n / 16 * 16;
     for (int i = 0; i < whole; i += 16) {
         const Lanes exact = load(x + i) / unit;
-        const Whole digit = __builtin_convertvector(exact, Whole);
-        const Whole rest = __builtin_convertvector((exact - floats(digit)) * STEPS, Whole);
+        const Whole digit = cut_off(exact);
+        const Whole rest = cut_off((exact - floats(digit)) * STEPS);
         store_low(first + i, digit + 128);
         store_low(second + i, rest + 128);
     }
@@ -61,7 +65,7 @@ inline void one_digit(const float* x, int n, float unit, uint8_t* digits) {
     const float units = 1.0f / unit;
     for (int i = 0; i < whole; i += 16) {
         const Lanes near = load(x + i) * units + (NEAREST + 128.0f);
-        store_low(digits + i, reinterpret_cast<const Whole&>(near));
+        store_low(digits + i, bits_of(near));
     }
     for (int i = whole; i < n; i++)
         digits[i] = static_cast<uint8_t>(static_cast<int32_t>(x[i] * units + NEAREST - NEAREST) + 128);
@@ -94,6 +98,21 @@ struct Eights {
     static constexpr int GROUP = 4;
 #ifdef FACTFORM_VNNI
     static INLINE __m512i add(__m512i sum, __m512i x, __m512i w) { return _mm512_dpbusd_epi32(sum, x, w); }
+#elif defined(FACTFORM_AVX2)
+    // In 16 bit, as two products of 8 bit may exceed it: four outputs in a register, two sums each.
+    static constexpr int PARTS = 4;
+    static INLINE __m256i columns(const int16_t* x) {
+        int64_t group;
+        std::memcpy(&group, x, 8);
+        return _mm256_set1_epi64x(group);
+    }
+    static INLINE __m256i outputs(const int8_t* w) {
+        return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w)));
+    }
+    static INLINE void put(const __m256i* sums, int32_t* out) {
+        const __m256i mixed = _mm256_hadd_epi32(sums[0], sums[1]);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_permute4x64_epi64(mixed, 0xd8));
+    }
 #endif
 };
 
@@ -104,8 +123,67 @@ struct Sixteens {
     static constexpr int GROUP = 2;
 #ifdef FACTFORM_VNNI
     static INLINE __m512i add(__m512i sum, __m512i x, __m512i w) { return _mm512_dpwssd_epi32(sum, x, w); }
+#elif defined(FACTFORM_AVX2)
+    static constexpr int PARTS = 2;
+    static INLINE __m256i columns(const int16_t* x) {
+        int32_t group;
+        std::memcpy(&group, x, 4);
+        return _mm256_set1_epi32(group);
+    }
+    static INLINE __m256i outputs(const int16_t* w) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w)); }
+    static INLINE void put(const __m256i* sums, int32_t* out) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), sums[0]);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 8), sums[1]);
+    }
 #endif
 };
+
+#ifdef FACTFORM_AVX2
+constexpr int AT_ONCE = ROWS;  // two registers each, half a panel at a time
+
+// Rows of bytes in 16 bit, as the products take them. What is made here is valid until the thread's next call.
+inline const int16_t* in_shorts(const uint8_t* rows, int64_t& stride, int count, int columns) {
+    thread_local Numbers<int16_t> room;
+    const int64_t wide = padded(columns, 16);
+    room.resize(count * wide);
+    for (int r = 0; r < count; r++)
+        for (int i = 0; i < columns; i += 16) {
+            const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows + r * stride + i));
+            _mm256_store_si256(reinterpret_cast<__m256i*>(room.data() + r * wide + i), _mm256_cvtepu8_epi16(bytes));
+        }
+    stride = wide;
+    return room.data();
+}
+inline const int16_t* in_shorts(const int16_t* rows, int64_t&, int, int) { return rows; }
+
+// Sums of R rows with those outputs of a panel that two registers hold.
+template <class Kind, int R>
+INLINE void sums_of_rows(const typename Kind::Right* panel, int groups, const int16_t* rows, int64_t stride,
+                         int32_t* sums, int64_t sums_stride) {
+    constexpr int GROUP = Kind::GROUP, APART = PANEL * GROUP / Kind::PARTS;
+    __m256i acc[R][2];
+    UNROLL
+    for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] = _mm256_setzero_si256();
+    for (int k = 0; k < groups; k++) {
+        const __m256i first = Kind::outputs(panel + k * PANEL * GROUP);
+        const __m256i second = Kind::outputs(panel + k * PANEL * GROUP + APART);
+        UNROLL
+        for (int r = 0; r < R; r++) {
+            const __m256i x = Kind::columns(rows + r * stride + GROUP * k);
+            acc[r][0] = _mm256_add_epi32(acc[r][0], _mm256_madd_epi16(x, first));
+            acc[r][1] = _mm256_add_epi32(acc[r][1], _mm256_madd_epi16(x, second));
+            // GCC would have the sums in memory and registers for what it can load again at any time.
+            if constexpr (R == AT_ONCE)
+                asm volatile(""
+                             : "+x"(acc[0][0]), "+x"(acc[1][0]), "+x"(acc[2][0]), "+x"(acc[3][0]), "+x"(acc[4][0]),
+                               "+x"(acc[5][0]), "+x"(acc[0][1]), "+x"(acc[1][1]), "+x"(acc[2][1]), "+x"(acc[3][1]),
+                               "+x"(acc[4][1]), "+x"(acc[5][1])::"memory");
+        }
+    }
+    UNROLL
+    for (int r = 0; r < R; r++) Kind::put(acc[r], sums + r * sums_stride);
+}
+#endif
 
 // Sums of R rows with P panels [groups][16][GROUP] that lie `apart` from each other, into `sums` [R, sums_stride]. A
 // function of its own: what a caller does with the sums would take the registers they are kept in.
@@ -140,6 +218,19 @@ __attribute__((noinline)) void sums_of(const typename Kind::Right* panels, int64
     for (int r = 0; r < R; r++)
         UNROLL
         for (int p = 0; p < P; p++) _mm512_storeu_si512(sums + r * sums_stride + p * PANEL, acc[r][p]);
+#elif defined(FACTFORM_AVX2)
+    constexpr int LEFT = R % AT_ONCE, OUTPUTS = 2 * PANEL / Kind::PARTS;
+    const int16_t* x = in_shorts(rows, stride, R, GROUP * groups);
+    for (int p = 0; p < P; p++)
+        for (int part = 0; part < Kind::PARTS; part += 2) {
+            const typename Kind::Right* panel = panels + p * apart + part * PANEL * GROUP / Kind::PARTS;
+            int32_t* out = sums + p * PANEL + part / 2 * OUTPUTS;
+            for (int r = 0; r + AT_ONCE <= R; r += AT_ONCE)
+                sums_of_rows<Kind, AT_ONCE>(panel, groups, x + r * stride, stride, out + r * sums_stride, sums_stride);
+            if constexpr (LEFT != 0)
+                sums_of_rows<Kind, LEFT>(panel, groups, x + (R - LEFT) * stride, stride,
+                                         out + (R - LEFT) * sums_stride, sums_stride);
+        }
 #else
     for (int r = 0; r < R; r++) std::fill_n(sums + r * sums_stride, P * PANEL, 0);
     for (int p = 0; p < P; p++)

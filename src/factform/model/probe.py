@@ -26,12 +26,14 @@ from factform.int8.build import native
 from factform.int8.packed import pack
 from factform.int8.quantize import STEPS, int8_product, quantize
 
-VERSION = 2
+VERSION = 3
 """Raise it when other products are timed or another rule chooses."""
 
 ROUNDS = 12
 SIZE, INNER = 768, 2048
 READ_ROWS = 64
+ANSWER = (128, 32)
+"""Tokens read and tokens chosen for an answer over kept passages."""
 
 CLEARLY = 0.75
 """Share of the safe choice's time that the other may take at most: for two threads instead of one, which collapse when
@@ -111,8 +113,9 @@ def decide(times: Mapping[str, float], counts: list[int], *, exact: bool) -> Cho
     dtype = "bfloat16" if bf16 else "float32"
     int8 = exact and ms("write int8", threads) < ms(f"write {dtype}", threads)
     native = f"read native, {threads} threads" in times and (
-        ms("read native", threads) < ms(f"read {dtype}", threads)
-        and ms("write native", threads) < ms("write int8" if int8 else f"write {dtype}", threads)
+        ANSWER[0] / READ_ROWS * ms("read native", threads) + ANSWER[1] * ms("write native", threads)
+        < ANSWER[0] / READ_ROWS * ms(f"read {dtype}", threads)
+        + ANSWER[1] * ms("write int8" if int8 else f"write {dtype}", threads)
     )
     return Choice(threads, dtype, int8, {name: round(value, 4) for name, value in times.items()}, native)
 
