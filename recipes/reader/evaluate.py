@@ -83,7 +83,9 @@ def best(row: dict[str, Any], readings: Sequence[Reading], weight: float) -> Can
 
 
 def predict(row: dict[str, Any], readings: Sequence[Reading], weight: float) -> dict[str, str]:
-    """The words of the best span and the document it stands in."""
+    """The words of the best span and the document it stands in; neither where no passage was found."""
+    if not readings:
+        return {"text": "", "document": ""}
     span = best(row, readings, weight)
     passage = given(row, len(readings))[span.passage]
     return {"text": passage["text"][span.start : span.end], "document": passage["document"]}
@@ -111,7 +113,7 @@ def score(
     """Every measure over one split, with n and 95 % intervals. `released` counts a refused question as wrong."""
     weight, limit = model.calibration.answers_weight, model.calibration.refuse_below
     got = [predict(row, r, weight) for row, r in zip(rows, read, strict=True)]
-    probability = [model.answerable(r) for r in read]
+    probability = [model.answerable(r) if r else 0.0 for r in read]
     truth = [bool(row["answerable"]) for row in rows]
     good = [(g, row, p >= limit) for g, row, p in zip(got, rows, probability, strict=True) if row["answers"]]
     f1 = [token_f1(g["text"], row["answers"]) for g, row, _ in good]
@@ -125,7 +127,7 @@ def score(
         "refusal": [float(p < limit) for p, t in zip(probability, truth, strict=True) if not t],
         "false_refusal": [float(p < limit) for p, t in zip(probability, truth, strict=True) if t],
     }
-    sure = [right(model.calibration, best(row, r, weight)) for row, r in zip(rows, read, strict=True)]
+    sure = [right(model.calibration, best(row, r, weight)) if r else 0.0 for row, r in zip(rows, read, strict=True)]
     correct = [loose_match(g["text"], row["answers"]) for g, row in zip(got, rows, strict=True)]
     return {
         "n": len(rows),

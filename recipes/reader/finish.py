@@ -87,6 +87,7 @@ def main() -> None:
     with args.rows.open(encoding="utf-8") as lines:
         rows = [r for r in map(json.loads, lines) if r["split"] == "validation" and r["set"].startswith("squad")]
     rows = random.Random(0).sample(rows, min(args.n, len(rows)))
+    rows = [row for row in rows if given(row, 1)]  # a phrase in quotation marks may stand nowhere
     calibration = fit(rows, read_all(load(args.model), rows, DEPTH))
     args.out.mkdir(parents=True, exist_ok=True)
     names = [WEIGHTS, *(f"evidence-{number}.safetensors" for number in range(1, len(args.model)))]

@@ -66,8 +66,9 @@ def test_function_words_count_only_alone() -> None:
 def test_phrases_are_read_in_every_kind_of_quotes() -> None:
     assert asked('who said "Net  Profit" or “gross Loss”').phrases == ("net profit", "gross loss")
     assert asked("„§ 823 Abs. 1“ und «mille fois» と「東京 都」").phrases == ("§ 823 abs. 1", "mille fois", "東京 都")
+    assert asked('Why were currencies left to "float?" And is "C#." typed?').phrases == ("float", "c#")
     assert asked('5" pipe, 7 inch').phrases == ()
-    assert asked('""  " "').phrases == ()
+    assert asked('""  " " "?!"').phrases == ()
 
 
 @given(st.text(), st.text(), st.text())

@@ -59,6 +59,10 @@ _stemmer = Stemmer.Stemmer("english")
 _stemming = threading.Lock()  # a Stemmer keeps state while it works
 
 
+SENTENCE_ENDS = " .,;:!?…。、！？"
+"""What a phrase may end with and need not: the sentence around it often ends within the quotation marks."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """A question taken apart: its terms with their counts, the words that may be compounds, and the exact phrases."""
@@ -78,7 +82,8 @@ def terms(text: str) -> Counter[str]:
 
 def asked(question: str) -> Asked:
     """What to look for. Function words count only where there is nothing else."""
-    phrases = tuple(dict.fromkeys(flat for parts in _QUOTED.findall(question) if (flat := literal("".join(parts)))))
+    quoted = (literal("".join(parts)).rstrip(SENTENCE_ENDS) for parts in _QUOTED.findall(question))
+    phrases = tuple(dict.fromkeys(phrase for phrase in quoted if phrase))
     counted: Counter[str] = Counter()
     words: dict[str, None] = {}
     for kind, piece in _pieces(question):
