@@ -331,13 +331,21 @@ def test_the_readme_shows_the_committed_reports(table: ModuleType) -> None:
             ["exact_match", "token_f1", "source_right", "retrieved", "refusal", "false_refusal", "token_f1_released"],
         ),
         ("evidence-tables.json", ["token_f1"]),
+        ("evidence-own.json", ["exact_match", "token_f1"]),
+        (
+            "asking.json",
+            [
+                *("exact_match", "token_f1", "source_right", "refusal", "false_refusal", "token_f1_released"),
+                *("quotes_verbatim", "quotes_hold_the_answer_given", "quotes_hold_a_right_answer"),
+            ],
+        ),
     ],
 )
 def test_the_card_of_the_evidence_model_shows_the_committed_reports(report: str, metrics: list[str]) -> None:
     folder = ROOT / "src" / "factform" / "facts" / "weights"
     card = (folder / "README.md").read_text("utf-8")
     made = json.loads((ROOT / "benchmarks" / "results" / report).read_text("utf-8"))
-    assert made["model"] == sha256_file(folder / "evidence.safetensors")
+    assert made.get("model", made.get("evidence")) == sha256_file(folder / "evidence.safetensors")
     for metric in metrics:
         value, low, high = (100 * made[metric][key] for key in ("value", "low", "high"))
         assert f"{value:.1f} % [{low:.1f}, {high:.1f}] | n={made[metric]['n']} |" in card, metric

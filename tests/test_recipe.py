@@ -95,6 +95,20 @@ def test_the_scores_of_pairs_are_those_of_one_pass_over_all(recipe: Any, minilm_
         assert torch.allclose(part.nan_to_num(neginf=0), of_all.nan_to_num(neginf=0), atol=1e-4)
 
 
+def test_a_question_that_found_nothing_counts_as_refused_and_wrong(recipe: Any, minilm_dir: Path) -> None:
+    import evaluate
+    from factform.facts.evidence import SHIPPED, EvidenceModel
+
+    model = EvidenceModel.open(SHIPPED, minilm_dir)
+    rows = [{**r, "document": "d2"} for r in (row(7), {**row(8), "passages": []}, row(9, answerable=False))]
+    told = evaluate.score(rows, evaluate.read_all(model, rows, 3), model, 3)
+    assert (told["n"], told["token_f1"]["n"], told["token_f1"]["value"]) == (3, 2, 0.5)
+    assert told["false_refusal"]["value"] == 0.5
+    alone = evaluate.alone(row(7))
+    assert [(p["rank"], p["about"]) for p in alone["passages"]] == [(1, True)]
+    assert row(7)["passages"][1]["rank"] == 2
+
+
 def test_every_stage_of_the_settings_has_what_training_reads() -> None:
     stages = tomllib.loads((RECIPE / "settings.toml").read_text("utf-8"))
     assert {"first", "second"} <= set(stages)

@@ -66,6 +66,13 @@ def given(row: dict[str, Any], k: int) -> list[dict[str, Any]]:
     return [p for p in row["passages"] if p["rank"] is not None][:k]
 
 
+def alone(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with the passage that holds its answer, or the first one about it, as if nothing else were found."""
+    about = [p for p in row["passages"] if p["about"]]
+    own = next((p for p in about if p["spans"]), about[0])
+    return {**row, "passages": [{**own, "rank": 1}]}
+
+
 def read_all(model: EvidenceModel, rows: Sequence[dict[str, Any]], k: int) -> list[list[Reading]]:
     """What the model reads in each question's passages."""
     read = []
@@ -160,6 +167,7 @@ def main() -> None:
     parser.add_argument("--sets", default="squad_v1,squad_v2")
     parser.add_argument("-n", type=int, default=400)
     parser.add_argument("-k", type=int, default=DEPTH, help="passages read")
+    parser.add_argument("--own", action="store_true", help="give the question's own passage alone: what reading limits")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, help="a file for the report as JSON")
     args = parser.parse_args()
@@ -167,12 +175,15 @@ def main() -> None:
     with args.rows.open(encoding="utf-8") as lines:
         rows = [r for r in map(json.loads, lines) if r["split"] == args.split and r["set"] in args.sets.split(",")]
     rows = random.Random(0).sample(rows, min(args.n, len(rows)))
+    if args.own:
+        rows = [alone(row) for row in rows]
     model = load(args.model)
     started = time.perf_counter()
     read = read_all(model, rows, args.k)
     report = {
         "split": args.split,
         "sets": args.sets,
+        "own_passage_alone": args.own,
         "model": model.digest,
         "ms_a_question": 1e3 * (time.perf_counter() - started) / len(rows),
         **score(rows, read, model, args.k),
