@@ -97,6 +97,7 @@ def test_the_scores_of_pairs_are_those_of_one_pass_over_all(recipe: Any, minilm_
 
 def test_a_question_that_found_nothing_counts_as_refused_and_wrong(recipe: Any, minilm_dir: Path) -> None:
     import evaluate
+
     from factform.facts.evidence import SHIPPED, EvidenceModel
 
     model = EvidenceModel.open(SHIPPED, minilm_dir)
