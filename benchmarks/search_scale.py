@@ -47,6 +47,7 @@ CHUNKS = 20
 """Chunks of a generated document."""
 WORDS = 120
 VOCABULARY = 60_000
+PAGE_WORDS = 400
 UPDATES = 2_000
 FULL_UPDATES = 10_000
 LOOKS = 250
@@ -90,6 +91,17 @@ def words_of(pick: random.Random, count: int) -> list[str]:
     return [f"w{int(VOCABULARY ** pick.random()):x}{'aeiou'[pick.randrange(5)]}" for _ in range(count)]
 
 
+def prose() -> list[str]:
+    """The words of the project's own pages: generated ones are several tokens each, which no page is."""
+    return [word for page in sorted((ROOT / "docs").rglob("*.md")) for word in page.read_text("utf-8").split()]
+
+
+def page(number: int, words: Sequence[str]) -> str:
+    """A page of 400 words in running text."""
+    at = random.Random(f"page {number}").randrange(len(words) - PAGE_WORDS)
+    return " ".join(words[at : at + PAGE_WORDS])
+
+
 def document(number: int, turn: int = 0, chunks: int = CHUNKS) -> Source:
     pick = random.Random(f"{number} {turn}")
     text = "\n\n".join(" ".join(words_of(pick, WORDS)) for _ in range(chunks))
@@ -131,8 +143,8 @@ def size(folder: Path) -> dict[str, Any]:
             layer.search(question, rerank=False)
         plain = [layer.search(question, rerank=False).ms for question in asked[20:]]
         memory = rss()
-        cold = [layer.search(question).ms for question in asked[20:50]]
-        warm = [layer.search(question).ms for question in asked[20:50]]
+        twice = [(layer.search(question).ms, layer.search(question).ms) for question in asked[20:50]]
+        cold, warm = zip(*twice, strict=True)  # the candidates' token vectors computed, then in memory
         status = layer.status()
         index = layer._current.get()
         return {
@@ -182,12 +194,11 @@ def fresh(folder: Path, count: int) -> dict[str, Any]:
             return float(watcher.stdout.readline())
 
         watcher.stdout.readline()
-        saved, gone, told_ms, removed = [], [], [], []
+        saved, gone, told_ms, removed, words = [], [], [], [], prose()
         with opened(folder, real=True) as layer:
             layer.search("warm up")
             for number in range(-2, count):
-                pick = random.Random(f"page {number}")
-                body = f"page{number + 10:05d}x " + " ".join(words_of(pick, 400))
+                body = f"page{number + 10:05d}x {page(number, words)}"
                 name = f"page{number + 10:05d}x"
                 watcher.stdin.write(f"{name} 1\n")
                 watcher.stdin.flush()
