@@ -25,7 +25,7 @@ from factform.facts.search import Asked, Scored, reordered
 from factform.ids import sha256_text
 from factform.records import Chunk
 
-WEIGHT = 0.7
+WEIGHT = 0.4
 """Share of MaxSim in the deciding score; see docs/log.md for what was tried."""
 
 EVEN = 1e-3
