@@ -83,8 +83,10 @@ def main() -> int:
         folder, notes = scratch / "project", scratch / "tally.json"
         if not (folder / "factform.toml").is_file():
             Project.init(folder).close()
-        if options.embedder:
-            (folder / "factform.toml").write_text(f"[model]\nembedder = {json.dumps(options.embedder)}\n", "utf-8")
+        if options.embedder or options.rerank:
+            model = f"[model]\nembedder = {json.dumps(options.embedder)}\n" if options.embedder else ""
+            facts = f"[facts]\nrerank = {json.dumps(options.rerank)}\n" if options.rerank else ""
+            (folder / "factform.toml").write_text(model + facts, "utf-8")
         tally = Tally() if not notes.is_file() else load(notes)
         start = options.start + sum(tally.events.values())
         with Project.open(folder) as project:
@@ -97,6 +99,7 @@ def main() -> int:
         "n": sum(tally.events.values()),
         "start": options.start,
         "embedder": options.embedder or "default",
+        "rerank": options.rerank or "default",
         "of": len(events),
         "commits": len({event["commit"] for event in events}),
         "runs": tally.runs,
@@ -129,6 +132,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=OUT, help="where the result goes")
     parser.add_argument("--limit", type=int, default=0, help="only the first so many events")
     parser.add_argument("--embedder", default="", help="a folder or name instead of the default embedder")
+    parser.add_argument("--rerank", default="", help="another value of facts.rerank than the default")
     parser.add_argument("--start", type=int, default=0, help="begin with the files as they stood before this event")
     parser.add_argument("--keep", type=Path, help="folder that keeps the project; a run that was stopped goes on there")
     parser.add_argument("--minutes", type=float, default=600, help="stop after so long, and report what was done")
