@@ -18,10 +18,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from factform.care import machine
 from factform.errors import FactformError
 from factform.measure.evaluate import AnswersReport
 from factform.measure.report import print_answers, write_report
-from factform.project import Project, machine
+from factform.project import Project
 from factform.records import Answer, as_json
 
 HERE = Path(__file__).resolve().parent
