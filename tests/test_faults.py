@@ -145,12 +145,15 @@ def test_an_acknowledgement_without_fsync_is_seen(faults: dict[str, ModuleType])
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_short_run_of_all_faults(tmp_path: Path) -> None:
     options = [
         "--parts",
         "kills,power,fsyncs,disk,writers,upkeep",
         "--every-upkeep",
         "150",
+        "--upkeep-faults",
+        "kill,full,fsync_fails_once,power",
         "--kills",
         "8",
         "--images",

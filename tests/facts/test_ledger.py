@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import threading
 import time
@@ -161,3 +163,24 @@ def test_who_takes_the_place_again_and_again_lets_others_in(tmp_path: Path) -> N
     finally:
         stop.set()
         thread.join()
+
+
+def test_without_room_for_a_lock_it_is_told_and_the_queue_is_done_without(tmp_path: Path) -> None:
+    path = tmp_path / "writer.lock"
+    opened = os.open
+
+    def full(name: object, flags: int, *rest: int) -> int:
+        if flags & os.O_CREAT and not Path(str(name)).exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+        return opened(str(name), flags, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("factform.facts.ledger.os.open", full)
+        with pytest.raises(StoreError, match=r"writer\.lock cannot be made: No space left on device; free some space"):
+            WriterLock(path, 1.0).held().__enter__()
+        path.write_text("")
+        with WriterLock(path, 1.0).held(), pytest.raises(StoreBusy):
+            WriterLock(path, 0.0).held().__enter__()
+        assert not path.with_suffix(".queue").exists()
+    with WriterLock(path, 1.0).held():
+        assert path.with_suffix(".queue").exists()

@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
@@ -109,28 +109,35 @@ class WriterLock:
 
     def _acquire(self, wait_s: float) -> None:
         """Who waits for the place holds the queue's lock: a process that writes again and again, and would always be
-        there first, has to wait behind it."""
+        there first, has to wait behind it. Where a full disk has no room for the queue, order is given up."""
         deadline = time.monotonic() + wait_s
-        queue = self._locked(self.path.with_suffix(".queue"), deadline, wait_s)
-        try:
-            self._handle = self._locked(self.path, deadline, wait_s)
-        finally:
-            os.close(queue)
+        with ExitStack() as queued:
+            with suppress(OSError):
+                queue = self._opened(self.path.with_suffix(".queue"))
+                queued.callback(os.close, queue)
+                self._lock(queue, deadline, wait_s)
+            try:
+                handle = self._opened(self.path)
+            except OSError as error:
+                raise refused(f"the lock {self.path} cannot be made", error) from error
+            try:
+                self._lock(handle, deadline, wait_s)
+            except BaseException:
+                os.close(handle)
+                raise
+            self._handle = handle
 
-    def _locked(self, path: Path, deadline: float, wait_s: float) -> int:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            while True:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    return handle
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        raise self._busy("process", wait_s) from None
-                    time.sleep(0.02)
-        except BaseException:
-            os.close(handle)
-            raise
+    def _opened(self, path: Path) -> int:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def _lock(self, handle: int, deadline: float, wait_s: float) -> None:
+        while True:
+            try:
+                return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise self._busy("process", wait_s) from None
+                time.sleep(0.02)
 
     def _busy(self, who: str, waited: float) -> StoreBusy:
         return StoreBusy(

@@ -200,6 +200,8 @@ class Rebuilder:
         return WriterLock(self._folder / "rebuild.lock", wait_s)
 
     def _lock_free(self) -> bool:
+        if not (self._folder / "rebuild.lock").exists():
+            return True  # and nothing is made: a full disk may have no room for it
         try:
             with self._place(0.0).held():
                 return True
