@@ -40,6 +40,7 @@ class Sums:
         self._state: tuple[int, int] | None = None
         self._listed: dict[str, str] = {}
         self._owed: set[str] = set()
+        self._gone: set[str] = set()
 
     def note(self, present: Collection[str]) -> None:
         """Note those of the files `present` that are not noted yet, and that noted ones are gone. What was noted first
@@ -58,14 +59,17 @@ class Sums:
         listed = self._read()
         self._owed.update(came)
         self._owed.difference_update(went, listed)
+        self._gone.update(went)
+        self._gone.difference_update(came)
         fresh = {}
         for name in sorted(self._owed):
             with suppress(FileNotFoundError):
                 fresh[name] = sha256_file(self.folder / name)
-        gone = sorted(name for name in went if name in listed)
+        gone = sorted(name for name in self._gone if name in listed)
         lines = [_line(stated, name) for name, stated in [*fresh.items(), *((name, GONE) for name in gone)]]
         if not lines:
             self._owed.clear()
+            self._gone.clear()
             return
         with suppress(OSError):
             with self.path.open("ab") as file:
@@ -75,6 +79,7 @@ class Sums:
             for name in gone:
                 del listed[name]
             self._owed.clear()
+            self._gone.clear()
             self._state = (status.st_size, status.st_mtime_ns)
 
     def compare(self, present: Collection[str]) -> Compared:
