@@ -170,3 +170,17 @@ def test_a_short_run_of_all_faults(tmp_path: Path) -> None:
     assert report["power"]["acknowledgements"]["fsyncs_folder_least"] >= 1
     assert report["power"]["acknowledgements"]["fsyncs_file_least"] >= 1
     assert all(part.get("struck", 0) >= 1 for part in report["disk"]["faults"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_what_is_seldom_done_survives_a_short_run_of_faults(tmp_path: Path) -> None:
+    program = BENCHMARKS / "faults" / "run.py"
+    options = ["--parts", "upkeep", "--every-upkeep", "500", "--out", str(tmp_path / "report.json")]
+    done = subprocess.run([sys.executable, program, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))["upkeep"]
+    assert set(report["scenarios"]) == {
+        *("erase", "prune", "backup", "restore", "migrate", "rebuild", "background", "words"),
+    }
+    assert all(part["power"]["images"] >= 1 for part in report["scenarios"].values())
