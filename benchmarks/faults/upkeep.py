@@ -77,6 +77,10 @@ class Small(Project):
         return WordEncoder()
 
 
+ENDS = 8
+"""Power cuts after the last call of a scenario."""
+
+
 @dataclass(frozen=True)
 class Scenario:
     """`prepare` makes what is in a folder before, `act` is struck, `judge` says what is wrong with what it left; it is
@@ -565,7 +569,8 @@ def _struck(scenario: Scenario, store: Path, fault: str, number: int) -> dict[st
 def _power(
     scenario: Scenario, place: Path, every: int, draw: random.Random, wrong: list[str], name: str
 ) -> dict[str, Any]:
-    """The power fails after every call that changes the disk."""
+    """The power fails after every call that changes the disk, and ENDS times more when all is done: what was not forced
+    to disk by then is the most there is, and chance takes another part of it each time."""
     store, record = place / "recorded", place / "record"
     said, code = _child(lambda: _recorded(scenario, store, record))
     if code:
@@ -578,12 +583,12 @@ def _power(
         state.apply(event)
         if not begun or (number % every and not done):
             continue
-        images += 1
-        mode = draw.choice(MODES)
-        shutil.rmtree(place / "image", ignore_errors=True)
-        state.image(str(store), place / "image", mode, draw)
-        found = _judged(scenario, place / "image", done)
-        wrong += [f"{name}: power cut after call {number} ({mode}): {text}" for text in found]
+        for mode in ["mixed"] * ENDS if done else [draw.choice(MODES)]:
+            images += 1
+            shutil.rmtree(place / "image", ignore_errors=True)
+            state.image(str(store), place / "image", mode, draw)
+            found = _judged(scenario, place / "image", done)
+            wrong += [f"{name}: power cut after call {number} ({mode}): {text}" for text in found]
         if len(wrong) > 20:
             break
     return {"images": images}

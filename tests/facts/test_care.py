@@ -16,9 +16,11 @@ from factform.facts import blobs
 from factform.facts import index as index_module
 from factform.facts.care import Check, Place, examine
 from factform.facts.care_repair import Action, needs_index, repair_truth
+from factform.facts.index import index_files
 from factform.facts.mend import mend
 from factform.facts.parse import parse
 from factform.facts.store import DataLayer
+from factform.facts.sums import MUTABLE, Sums
 from factform.ids import sha256
 from factform.records import Source
 
@@ -273,3 +275,41 @@ def test_abandoned_versions_of_the_index_are_not_missed(store: Path) -> None:
     with DataLayer.open(store, HashEncoder()) as layer:
         assert layer.status()["consistent"]
     assert problems(store) == set()
+
+
+def test_what_a_crash_left_is_on_disk_before_its_checksum_is_noted(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a power cut takes the file, leaves the checksum, and doctor tells of a loss that is none. The other
+    way round for what is taken away: first its checksum."""
+    with DataLayer.open(store, HashEncoder()) as layer:
+        index = layer._current.get()
+        before = set(index_files(index.path))
+        index.delete(["b"])
+    left = set(index_files(index.path)) - before - {str(index.path / name) for name in MUTABLE}
+    done: list[tuple[str, str]] = []
+    force, write, unlink = index_module.fsync_path, Sums._write, Path.unlink
+
+    def forced(path: Path) -> None:
+        done.append(("forced", str(path)))
+        force(path)
+
+    def written(sums: Sums, came: set[str], went: set[str]) -> None:
+        done.extend(("noted", f"{sums.folder}/{name}") for name in came)
+        done.extend(("gone", f"{sums.folder}/{name}") for name in went)
+        write(sums, came, went)
+
+    def unlinked(path: Path, missing_ok: bool = False) -> None:
+        done.append(("unlinked", str(path)))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(index_module, "fsync_path", forced)
+    monkeypatch.setattr(Sums, "_write", written)
+    monkeypatch.setattr(Path, "unlink", unlinked)
+    with DataLayer.open(store, HashEncoder()):
+        pass
+    assert left
+    for name in left:
+        assert done.index(("forced", name)) < done.index(("noted", name))
+    (gone,) = [name for name in left if ("unlinked", name) in done]
+    assert done.index(("gone", gone)) < done.index(("unlinked", gone))

@@ -99,6 +99,35 @@ def test_a_log_out_of_step_is_written_anew(tmp_path: Path, left: str) -> None:
     assert different(tmp_path) == []
 
 
+def test_a_line_torn_out_of_the_middle_is_made_good_at_the_next_opening(tmp_path: Path) -> None:
+    """A power cut may leave the end of what was appended, with the mark, and not a block before it."""
+    filled(tmp_path)
+    log = tmp_path / "ledger.log"
+    data = log.read_bytes()
+    at = len(data) * 3 // 4
+    log.write_bytes(data[: at - 20] + bytes(20) + data[at:])
+    held = lock(tmp_path)
+    ledger = Ledger.open(tmp_path / "ledger.db", held)
+    with held.held():
+        ledger.mend_log(WriterLock(tmp_path / "other.lock", 0.0))  # somebody writes: it is left to them
+    ledger.close()
+    torn = ledgerlog.read(log)
+    assert torn is not None
+    assert torn.damaged == 1
+    with DataLayer.open(tmp_path, HashEncoder()):
+        assert different(tmp_path) == []
+
+
+def test_only_the_end_of_a_long_log_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path)
+    log = tmp_path / "ledger.log"
+    data = log.read_bytes()
+    log.write_bytes(b"#" + data[1:])
+    assert ledgerlog.LedgerLog(log, sqlite3.connect(":memory:")).torn()
+    monkeypatch.setattr(ledgerlog, "END", len(data) // 2)
+    assert not ledgerlog.LedgerLog(log, sqlite3.connect(":memory:")).torn()
+
+
 def test_rows_taken_back_are_not_in_it(tmp_path: Path) -> None:
     filled(tmp_path)
     ledger = Ledger.open(tmp_path / "ledger.db", lock(tmp_path))

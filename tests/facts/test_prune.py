@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from factform.errors import NotFound, Pruned, StoreBusy, StoreError
 from factform.facts import blobs, ledger
 from factform.facts.asof import past_folder
 from factform.facts.care import Place, examine
+from factform.facts.disk import bytes_below, files_below
 from factform.facts.ledger import VersionRow
 from factform.facts.prune import Policy, beyond
 from factform.facts.rebuild import Rebuilder
@@ -375,3 +377,18 @@ def test_the_policy_is_a_function_of_the_rows(layer: DataLayer) -> None:
     once = beyond(rows, Policy(keep_versions=1), NOBODY, datetime.now(UTC))
     assert beyond(reversed(rows), Policy(keep_versions=1), NOBODY, datetime.now(UTC)) == once
     assert [row.seq for row in once[0]] == [1, 3, 4]
+
+
+def test_sizes_are_told_while_others_tidy(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / name / "x").mkdir(parents=True)
+        (tmp_path / name / "x" / "f").write_bytes(b"1234")
+        (tmp_path / name / "f").write_bytes(b"12")
+    assert bytes_below(tmp_path) == 18
+    rest = files_below(tmp_path)
+    path, size = next(rest)
+    assert (path.name, size) == ("f", 2)
+    for name in "abc":
+        shutil.rmtree(tmp_path / name)
+    assert list(rest) == []
+    assert bytes_below(tmp_path / "never") == 0

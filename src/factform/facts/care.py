@@ -22,6 +22,7 @@ import numpy as np
 from factform.errors import FactformError, StoreError
 from factform.facts import blobs, ledgerlog
 from factform.facts.current import CurrentIndex
+from factform.facts.disk import files_below
 from factform.facts.index import Index, index_files
 from factform.facts.ledger import Ledger, VersionRow, WriterLock, migrations
 from factform.facts.rebuild import MARK as REBUILD
@@ -357,7 +358,8 @@ def check_surroundings(folder: Path) -> list[Check]:
         found.append(Check("disk", "problem", message, 1, (), "free some space"))
     else:
         found.append(Check("disk", "ok", f"{free >> 30} GiB are free"))
-    barred = [str(path.relative_to(folder)) for path in folder.rglob("*") if not _usable(path)]
+    below = (Path(place, name) for place, folders, files in os.walk(folder) for name in [*folders, *files])
+    barred = [str(path.relative_to(folder)) for path in below if not _usable(path)]
     found.append(
         verdict("permissions", barred, "these cannot be read and written", "all can be used", command="chmod u+rw")
     )
@@ -365,13 +367,13 @@ def check_surroundings(folder: Path) -> list[Check]:
     if (3, 7, 0) <= version <= (3, 51, 2):
         message = f"SQLite {sqlite3.sqlite_version} has the WAL-reset fault; Factform uses a rollback journal instead"
         found.append(Check("sqlite", "note", message))
-    aside = [path for path in (folder / "quarantine").rglob("*") if path.is_file()]
+    aside = dict(files_below(folder / "quarantine"))
     if aside:
-        size = sum(path.stat().st_size for path in aside)
+        size = sum(aside.values())
         message = (
             f"{size:,} bytes of damaged files were put aside in quarantine/; delete them when you need them no more"
         )
-        found.append(Check("quarantine", "note", message, len(aside), tuple(path.name for path in aside[:EXAMPLES])))
+        found.append(Check("quarantine", "note", message, len(aside), tuple(path.name for path in aside)[:EXAMPLES]))
     return found
 
 

@@ -14,6 +14,8 @@ import os
 import re
 import signal
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from factform.errors import StoreError
@@ -51,6 +53,19 @@ def sync_upwards(folder: Path) -> None:
             if place == folder or error.errno not in REFUSED - {errno.EIO}:
                 raise refused(f"{place} cannot be forced to disk", error) from error
             return
+
+
+def files_below(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Every file below `folder` with its size in bytes. What goes meanwhile, folders too, is passed over: others tidy
+    and merge while somebody looks."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                yield (path := Path(place, name)), path.stat().st_size
+
+
+def bytes_below(folder: Path) -> int:
+    return sum(size for _, size in files_below(folder))
 
 
 def refused(what: str, error: OSError) -> StoreError:

@@ -255,21 +255,39 @@ class Index:
         came, went = self._listing.changes()
         # What could not be forced to disk last time is still to be.
         new = self._not_durable = (self._not_durable | came) - went
-        try:
-            for name in sorted(new):
-                if not whole(Path(name)):
-                    raise Refused(f"{name} was not written whole, and nobody was told; {advice(None)}")
-                fsync_path(Path(name))
-            for folder in sorted({parent for name in new for parent in _folders(Path(name), self.folder)}):
-                fsync_path(folder)
-        except OSError as error:
-            raise Refused(str(refused(f"the index in {self.folder} cannot be forced to disk", error))) from error
+        for name in sorted(new):
+            if not self._whole(name):
+                raise Refused(f"{name} was not written whole, and nobody was told; {advice(None)}")
+        self._force(new)
         self._not_durable = set()
         if self._noted and not everything and self.sums.path.exists():
             self.sums.change(new, went)
-        else:
-            self.sums.note(set(index_files(self.path)))
-            self._noted = True
+            return
+        present = set(index_files(self.path))
+        # Left by somebody who died, perhaps before it was on disk: where a power cut takes a file and leaves its
+        # checksum, that tells of a loss which is none.
+        self._force(self.sums.unlisted(present) - new)
+        self.sums.note(present)
+        self._noted = True
+
+    def _whole(self, name: str) -> bool:
+        with self._forced():
+            return whole(Path(name))
+
+    def _force(self, names: Collection[str]) -> None:
+        """fsync files, and the folders that name them."""
+        with self._forced():
+            for name in sorted(names):
+                fsync_path(Path(name))
+            for folder in sorted({parent for name in names for parent in _folders(Path(name), self.folder)}):
+                fsync_path(folder)
+
+    @contextmanager
+    def _forced(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Refused(str(refused(f"the index in {self.folder} cannot be forced to disk", error))) from error
 
     def restore(self, version: int) -> None:
         """Make the table what it was at `version`, as a new version on top: other processes may hold the newest."""

@@ -214,6 +214,14 @@ class Ledger:
         with self.transaction():
             self._log.rewrite()
 
+    def mend_log(self, lock: WriterLock) -> None:
+        """Write the second copy anew where a power cut tore its end, unless somebody is writing."""
+        with suppress(StoreError, OSError):
+            if self._log.torn():
+                with lock.held(wait_s=0.0):
+                    if self._log.torn():
+                        self.rewrite_log()
+
     # --- small values ---------------------------------------------------------------------------
 
     def tables(self) -> list[str]:

@@ -28,6 +28,9 @@ SMALL = 1 << 20
 TIMES = 8
 """The file is written anew when it is larger than SMALL and so many times the ledger."""
 
+END = 4 << 20
+"""Bytes at the end of the file that are looked at for what a power cut took of them."""
+
 LINE_ROWS = 500
 DIGITS = 16
 
@@ -81,6 +84,17 @@ class LedgerLog:
                     file.write(b"".join(_lines(schema_of(self._connection), rows, mark)))
             else:
                 self.rewrite()
+
+    def torn(self) -> bool:
+        """Whether a line among the last ones is not as it was written. A power cut may take a block out of the middle
+        of what was appended and leave the mark at its end, and what is appended later would hide it."""
+        with suppress(OSError), self.path.open("rb") as file:
+            start = max(0, file.seek(0, os.SEEK_END) - END)
+            file.seek(start)
+            if start:
+                file.readline()
+            return any(not _is_whole(line) for line in file)
+        return False
 
     def rewrite(self) -> None:
         """Write the whole log anew from the ledger: what was in it before is gone from it."""
@@ -232,7 +246,9 @@ def _line(schema: int, rows: Sequence[Any], mark: str) -> bytes:
 
 def _checked(line: bytes) -> Any | None:
     """The JSON of a line, or None where it is not as it was written."""
+    return json.loads(line[DIGITS + 1 : -DIGITS - 2]) if _is_whole(line) else None
+
+
+def _is_whole(line: bytes) -> bool:
     stated, rest = line[:DIGITS], line[DIGITS + 1 :]
-    if line[DIGITS : DIGITS + 1] != b" " or hashlib.sha256(rest).hexdigest()[:DIGITS].encode() != stated:
-        return None
-    return json.loads(rest[: -DIGITS - 2])
+    return line[DIGITS : DIGITS + 1] == b" " and hashlib.sha256(rest).hexdigest()[:DIGITS].encode() == stated

@@ -20,7 +20,7 @@ from factform.facts import blobs
 from factform.facts.asof import past_folder
 from factform.facts.care import blob_names, check_ledger, named_blobs
 from factform.facts.current import CurrentIndex
-from factform.facts.disk import failpoint, release_reserve, sync_path
+from factform.facts.disk import bytes_below, failpoint, release_reserve, sync_path
 from factform.facts.ledger import Ledger, VersionRow
 from factform.facts.rebuild import Rebuilder
 from factform.facts.takeout import copy_index, remove, remove_blobs
@@ -180,7 +180,7 @@ class Pruner:
         if back := self._cited_since(going, _cited(policy, cited)):
             self._ledger.set_pruned([row.seq for row in back], None, {})
             staying, going = [*staying, *back], [row for row in going if row not in back]
-        before = _size(self._folder / "index")
+        before = bytes_below(self._folder / "index")
         self._rebuilder.give_up()  # one that nobody is at: what it has made may hold or name what goes
         sizes = remove_blobs(self._folder / "blobs", self._unneeded_names(self._ledger.versions()))
         failpoint("prune_blobs_gone")
@@ -193,7 +193,7 @@ class Pruner:
         failpoint("prune_index_written")
         self._ledger.forget_meta(MARK)
         failpoint("prune_finished")
-        return _report(policy, going, staying, sizes, before - _size(self._folder / "index"))
+        return _report(policy, going, staying, sizes, before - bytes_below(self._folder / "index"))
 
     def _cited_since(self, going: Sequence[VersionRow], cited: Collection[tuple[str, str]]) -> list[VersionRow]:
         """What an answer cites that was written while it was decided what goes, where the bytes are still there."""
@@ -240,7 +240,3 @@ def _report(
 
 def _told(row: VersionRow, cited: bool) -> PrunedVersion:
     return PrunedVersion(row.document, row.version, row.status, row.accepted_at, row.ended_at, row.chunks, cited)
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

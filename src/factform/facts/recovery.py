@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factform.errors import StoreError
-from factform.facts.disk import failpoint, refused, sync_path
+from factform.facts.disk import failpoint, fsync_path, refused, sync_path
 from factform.facts.index import Index, Refused, whole
 
 QUARANTINE = "quarantine"
@@ -103,18 +103,23 @@ def sound(folder: Path, name: str, dim: int, durable: int | None) -> Index:
             index.check()
             index.sync(everything=True)
         index.sync()
-        _forget(table, durable, index.version())
-        index.sync()  # so that their checksums do not tell of missing files
+        _forget(index, durable)
+        index.sync()
     return index
 
 
-def _forget(table: Path, durable: int, newest: int) -> None:
+def _forget(index: Index, durable: int) -> None:
     """Take away what was left behind. Nobody was told of these versions, and where their files are damaged inside,
-    Lance would stumble over them at every tidying."""
-    for manifest in _newer(table, durable):
-        if _version(manifest) < newest:
-            with suppress(OSError):
-                manifest.unlink()
+    Lance would stumble over them at every tidying. Their checksums go before them, so that they tell of no loss."""
+    newest = index.version()
+    left = [manifest for manifest in _newer(index.path, durable) if _version(manifest) < newest]
+    index.sums.change((), [str(manifest) for manifest in left])
+    for path in (index.sums.path, index.sums.path.parent):
+        with suppress(OSError):
+            fsync_path(path)
+    for manifest in left:
+        with suppress(OSError):
+            manifest.unlink()
 
 
 def quarantined(folder: Path) -> list[str]:

@@ -308,13 +308,13 @@ def load(folder: Path) -> tuple[Segment, dict[str, Any]] | None:
         if check != f"{zlib.crc32(told):08x}\n".encode() or about["analysis"] != words.VERSION:
             return None
         files = {name: folder / f"{name}.npy" for name in about["sums"] if name != "vocabulary"}
-        # As plain arrays: of `np.memmap` each single entry costs some microseconds.
-        mapped = {name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in files.items()}
-        arrays = {name: array.view(np.ndarray) for name, array in mapped.items()}
         text = (folder / "vocabulary.txt").read_bytes()
         found = {name: _sum(path) for name, path in files.items()}
         if {**found, "vocabulary": zlib.crc32(text)} != about["sums"]:
-            return None
+            return None  # before NumPy reads them: of a torn file it may raise anything
+        # As plain arrays: of `np.memmap` each single entry costs some microseconds.
+        mapped = {name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in files.items()}
+        arrays = {name: array.view(np.ndarray) for name, array in mapped.items()}
         ended = np.full(len(arrays["ids"]), FOREVER)
         columns = Columns(**{name: arrays[name] for name in (*KINDS, *PIECES) if name != "ended"}, ended=ended)
         held = tuple(packs.opened(folder.parent, name, size) for name, size in about["packs"])

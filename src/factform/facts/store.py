@@ -17,6 +17,7 @@ from factform.facts import blobs
 from factform.facts.asof import Past, find_point
 from factform.facts.crossencoder import CrossEncoder
 from factform.facts.current import CurrentIndex
+from factform.facts.disk import bytes_below
 from factform.facts.distinct import copies_apart
 from factform.facts.embed import Encoder, Vectors
 from factform.facts.erase import Eraser
@@ -133,6 +134,7 @@ class DataLayer:
                 layer._current.check_settings()
                 layer._writer.recover()
                 layer._writer.note_made_by()
+            ledger.mend_log(lock)
         except BaseException:
             layer.close()
             raise
@@ -436,8 +438,8 @@ class DataLayer:
             "removed": self._ledger.removed_documents(),
             "bytes": {
                 "ledger": (self.folder / "ledger.db").stat().st_size,
-                "blobs": _size(self._blobs),
-                "index": _size(self.folder / "index"),
+                "blobs": bytes_below(self._blobs),
+                "index": bytes_below(self.folder / "index"),
             },
             "embedder": self._encoder.digest,
             "chunk_tokens": self._chunk_tokens,
@@ -454,7 +456,3 @@ def _pruned(row: VersionRow) -> Pruned:
 
 def _info(row: VersionRow) -> DocumentInfo:
     return DocumentInfo(**{name: getattr(row, name) for name in DocumentInfo.__dataclass_fields__})
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -48,6 +48,11 @@ class Sums:
         names = self._relative(present)
         self._write(names, set(self._read()) - names)
 
+    def unlisted(self, present: Collection[str]) -> set[str]:
+        """Those of the files `present` that are not noted."""
+        known = {*self._read(), *MUTABLE}
+        return {name for name in present if os.path.relpath(name, self.folder) not in known}
+
     def change(self, came: Collection[str], went: Collection[str]) -> None:
         """The same where all that is new is that files came and others went; what it takes depends on these alone."""
         self._write(self._relative(came), self._relative(went))
