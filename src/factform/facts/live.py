@@ -15,7 +15,7 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class LiveRows:
         self._groups: dict[tuple[str, ...], int] = {}
         self._present = 0
         self._leftover: set[int] = set()
+        self._fragments: frozenset[int] = frozenset()
         self._era += 1
         self._generation += 1
         self._masks.clear()
@@ -94,21 +95,37 @@ class LiveRows:
             return self._version == version and self._identity == self._identity_of(version)
 
     def _catch_up(self, table: Any, version: int) -> bool:
-        query = table.search()
-        if self._version >= 0:
-            query = query.where(f"_row_last_updated_at_version > {self._version}")
-        for batch in query.select([*dict.fromkeys((*self._names, *READ))]).with_row_id(True).to_batches():
+        """Read what came and what went since the version that is known. Following one takes a few milliseconds at
+        100,000 rows: only files that are new are looked into, and row numbers are read by Lance's own scanner, as
+        lancedb's takes 43 ms for them."""
+        import lance  # by those who follow: for the first look at a table lancedb is enough, and it is loaded already
+
+        data = lance.dataset(str(self._path), version=version)
+        files = {file.fragment_id: file for file in data.get_fragments()}
+        for batch in self._batches_since(data, files) if self._version >= 0 else self._all_batches(table):
             self._take(batch)
             if self._version < 0 and self._tail.n > max(AT_ONCE, len(self._base.columns) // 2):
                 self._absorb()
                 self._leave_nothing_of_a_deleted_table()
-        rows = int(table.count_rows())
+        rows = int(data.count_rows())
         if rows == self._present - len(self._leftover):
             self._leftover.clear()
-        elif rows != self._present and not self._compare(table, version):
+        elif rows != self._present and not self._compare(data, version):
             return False
-        self._present, self._version = rows, version
+        self._present, self._version, self._fragments = rows, version, frozenset(files)
         return True
+
+    def _all_batches(self, table: Any) -> Any:
+        return table.search().select([*dict.fromkeys((*self._names, *READ))]).with_row_id(True).to_batches()
+
+    def _batches_since(self, data: Any, files: Mapping[int, Any]) -> Any:
+        """Rows that came with a commit after the known version. Files put together hold older ones as well."""
+        new = [file for number, file in files.items() if number not in self._fragments]
+        if not new:
+            return ()
+        names = [*dict.fromkeys((*self._names, *READ))]
+        since = f"_row_last_updated_at_version > {self._version}"
+        return data.scanner(columns=names, filter=since, with_row_id=True, fragments=new).to_batches()
 
     def _take(self, batch: Any) -> None:
         if not batch.num_rows:
@@ -158,18 +175,17 @@ class LiveRows:
     def _places(self, key: bytes) -> list[tuple[Any, list[int]]]:
         return [(self._base.columns, self._base.rows_of(key)), (self._tail.columns, self._tail.rows_of(key))]
 
-    def _compare(self, table: Any, version: int) -> bool:
+    def _compare(self, data: Any, version: int) -> bool:
         """End the rows the table no longer has. False when it has rows that are not known or were taken for gone."""
-        batches = table.search().select(["_rowid"]).to_batches()
-        read = [batch.column("_rowid").to_numpy(zero_copy_only=False) for batch in batches]
-        there = np.concatenate([np.zeros(0, np.uint64), *read])
-        mine = [np.array(sorted(self._leftover), np.uint64)]
+        there = data.scanner(columns=[], with_row_id=True).to_table()["_rowid"].to_numpy()
+        self._leftover &= set(there[np.isin(there, np.array(sorted(self._leftover), np.uint64))].tolist())
+        known = len(self._leftover)
         for columns in (self._base.columns, self._tail.columns.rows(slice(0, self._tail.n))):
-            counts = columns.ended == FOREVER
-            mine.append(columns.rowids[counts])
-            columns.ended[counts & ~np.isin(columns.rowids, there)] = version
-        self._leftover &= set(there.tolist())
-        return bool(np.isin(there, np.concatenate(mine)).all())
+            counts = np.flatnonzero(columns.ended == FOREVER)
+            stays = np.isin(columns.rowids[counts], there)
+            columns.ended[counts[~stays]] = version
+            known += int(np.count_nonzero(stays))
+        return known == len(there)
 
     # --- what a search may see ------------------------------------------------------------------
 
@@ -265,6 +281,7 @@ class LiveRows:
             kept = np.concatenate([base.columns.ended, tail.columns.ended[:n]]) == FOREVER
             about = {"version": self._version, "manifest": self._manifest(self._version), "dim": self._dim}
             about |= {"groups": [list(group) for group in self._groups], "leftover": sorted(self._leftover)}
+            about["fragments"] = sorted(self._fragments)
         made = merged(base, tail.frozen(n), kept, self._folder)
         with self._lock:
             if self._era != era:
@@ -314,6 +331,7 @@ class LiveRows:
             self._leftover = set(about["leftover"])
             self._version, self._present = number, len(self._base.columns) + len(self._leftover)
             self._groups = {tuple(group): i for i, group in enumerate(about["groups"])}
+            self._fragments = frozenset(about.get("fragments", ()))  # older ones do not tell: every file is looked into
             return
 
     def _manifest_path(self, version: int) -> Path | None:
