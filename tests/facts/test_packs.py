@@ -41,11 +41,11 @@ def test_rows_stay_what_they_were_while_files_are_put_together(tmp_path: Path, s
         at = Pieces(at.packs[stays], at.offsets[stays], at.sizes[stays], at.sums[stays])
         want = [row for row, kept in zip(want, stays, strict=True) if kept]
         held, at = packs.tidied(held, at, folder)
-        assert [packs.read(held, at, row) for row in range(len(want))] == want
+        assert packs.read(held, at, np.arange(len(want))) == want
         assert all(each.name for each in held)
     named = packs.kept(folder, held)
     held = tuple(packs.opened(folder, name, size) for name, size in named)
-    assert [packs.read(held, at, row) for row in range(len(want))] == want
+    assert packs.read(held, at, np.arange(len(want))) == want
     # Few files, most of what is in them wanted, and of very different sizes.
     assert len(held) <= 1 + np.log2(max(1, sum(map(len, want))))
     assert sum(size for _, size in named) <= 2 * sum(map(len, want))
@@ -58,7 +58,7 @@ def test_a_row_whose_bytes_differ_is_not_read(tmp_path: Path) -> None:
     data[9] ^= 1
     path.write_bytes(data)
     again = (packs.opened(tmp_path, path.name, len(data)),)
-    assert [packs.read(again, at, row) for row in (0, 1)] == [b"one row", None]
+    assert packs.read(again, at, np.arange(2)) == [b"one row", None]
     path.write_bytes(data[:-1])
     with pytest.raises(ValueError, match="13 bytes, not 14"):
         packs.opened(tmp_path, path.name, len(data))
@@ -74,7 +74,7 @@ def _two(*rows: bytes) -> tuple[tuple[Pack, ...], Pieces]:
 def test_where_the_disk_refuses_rows_stay_in_memory(tmp_path: Path) -> None:
     (tmp_path / "full").write_text("no folder")
     held, at = packs.tidied(*_two(b"one row"), tmp_path / "full")
-    assert packs.read(held, at, 0) == b"one row"
+    assert packs.read(held, at, np.arange(1)) == [b"one row"]
     with pytest.raises(OSError, match="in memory"):
         packs.kept(tmp_path, held)
 

@@ -23,7 +23,7 @@ import pyarrow as pa
 from factform.errors import StoreError
 from factform.facts.disk import advice, errno_in, fsync_path, refused
 from factform.facts.embed import Vectors
-from factform.facts.lexical import View, best, holding, nearest, seen, with_all, word_scores
+from factform.facts.lexical import Seen, View, best, holding, nearest, seen, with_all, word_scores
 from factform.facts.listing import Listing
 from factform.facts.live import LiveRows, packed
 from factform.facts.packs import unpack_values, unpack_vector
@@ -125,6 +125,7 @@ class Index:
         self._not_durable: set[str] = set()
         self._noted = False
         self._fixed: tuple[int, Any] = (-1, None)
+        self._seen: Seen | None = None
         self._live = LiveRows(folder / f"{name}.lance", folder / f"{name}.words", dim, TOLD)
         self.sums = Sums(folder / f"{name}.sums", folder / f"{name}.lance")
 
@@ -308,7 +309,10 @@ class Index:
         mask = self._live.mask(view, visible)
         if not mask.any():
             return [], view.version
-        sought, among = asked(question), seen(view, mask)
+        among = self._seen
+        if among is None or among.mask is not mask:
+            among = self._seen = seen(view, mask)
+        sought = asked(question)
         scores = word_scores(view, sought, among)
         eligible = mask
         for phrase in sought.phrases:
@@ -375,15 +379,17 @@ class Index:
     def _follow(self) -> tuple[View, Any]:
         """The rows of the newest version, and a handle fixed to it: between two reads of a live table a document
         may be replaced."""
+        view = self._live.newest()
+        fixed, table = self._fixed
+        if view is not None and fixed == view.version:
+            return view, table
         with _translated(self.folder, "searched"):
-            version = int(self._table.version)
-            known, table = self._fixed
-            if known != version or not self._live.is_at(version):
-                table = self._connection.open_table(self.name)
-                version = int(table.version)
-                table.checkout(version)
-                self._fixed = (version, table)
-            return self._live.at(table, version), table
+            table = self._connection.open_table(self.name)
+            version = int(table.version)
+            table.checkout(version)
+            view = self._live.at(table, version)
+            self._fixed = (version, table)
+            return view, table
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Every row as a mapping without its vector, in no particular order."""
@@ -551,7 +557,11 @@ def _row(record: Mapping[str, Any]) -> Row:
 
 
 def _told(values: Sequence[Any]) -> Row:
-    return _row(dict(zip(TOLD, values, strict=True)))
+    """A row of the values of TOLD. A search makes a hundred: by name each would take twice as long."""
+    key, document, version, seq, start, end, text, title, heading, sha256, access, pages, sealed, table, page = values
+    begun = tuple((each["number"], each["start"]) for each in pages) if pages else ()
+    chunk = Chunk(key, document, version, start, end, text, sha256, title, tuple(heading), page, begun, table)
+    return Row(chunk, tuple(access), seq, sealed)
 
 
 def index_files(path: Path) -> Iterator[str]:

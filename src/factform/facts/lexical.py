@@ -27,6 +27,9 @@ COMPOUND = 0.25
 MOST_COMPOUNDS = 32
 ENDINGS = ("", "s", "n", "e", "en", "es", "er", "em", "ern")
 LINKS = ("", "s", "n", "es", "en")
+QUERY_STEPS = 16_383
+"""Steps in which `factform_scan` takes the entries of a question's vector, up to the largest."""
+
 BLOCK = 4096
 BLOCKED = 256
 
@@ -65,9 +68,10 @@ class View:
         return made
 
     def packed(self, rows: Array) -> list[bytes | None]:
-        """Whole rows as bytes; None for one that is not kept or not what was stored."""
+        """Whole rows, in ascending order, as bytes; None for one that is not kept or not what was stored."""
         front = len(self.base.columns)
-        return [self.base.packed(row) if row < front else self.tail.packed(row - front) for row in rows.tolist()]
+        low = int(np.searchsorted(rows, front))
+        return [*self.base.packed(rows[:low]), *self.tail.packed(rows[low:] - front)]
 
     def postings(self, term: str) -> tuple[Array, Array]:
         number = digest(term)
@@ -139,7 +143,8 @@ def best(scores: Array, eligible: Array, n: int, view: View) -> Array:
 def nearest(view: View, vector: Array, eligible: Array, n: int) -> Array:
     """Rows among which the `n` of the highest cosine surely are: what 8 bit cannot tell apart is left to the caller."""
     rough = np.concatenate([_products(columns, vector) for _, columns, _ in view.parts])
-    reach = view.column("off") * np.float32(np.linalg.norm(vector)) + np.float32(1e-5)
+    rounded = np.sqrt(len(vector)) * np.abs(vector).max() / QUERY_STEPS / 2  # times the length of a row, which is 1
+    reach = view.column("off") * np.float32(np.linalg.norm(vector)) + np.float32(rounded + 1e-5)
     if not eligible.all():
         rough = np.where(eligible, rough, -np.inf)
     if int(eligible.sum()) <= n:
@@ -191,6 +196,12 @@ def _union(view: View, terms: Sequence[str], among: Seen) -> tuple[Array, Array]
 def _add(scores: Array, rows: Array, counts: Array, weight: float, among: Seen) -> None:
     if len(rows):
         rarity = np.log(1 + (among.rows - len(rows) + 0.5) / (len(rows) + 0.5))
+        library = native().library
+        if library is not None and rows.dtype == np.int32 and counts.dtype == np.uint16:
+            rows, counts = np.ascontiguousarray(rows), np.ascontiguousarray(counts)
+            at = (rows.ctypes.data, counts.ctypes.data, len(rows), among.norms.ctypes.data)
+            library.factform_word(*at, float(weight * rarity), scores.ctypes.data)
+            return
         often = counts.astype(np.float32)
         scores[rows] += weight * rarity * (often / (often + among.norms[rows]))
 

@@ -90,9 +90,17 @@ class LiveRows:
                 self.merge()  # keep it for the next process, which need not read the whole table then
             return View(version, self._generation, self._base, self._tail, self._tail.n)
 
-    def is_at(self, version: int) -> bool:
+    def newest(self) -> View | None:
+        """The rows that are known, if nobody has committed since. Told by names alone: each version's manifest has the
+        number after the last one's, or the table was set back. Asking Lance takes a hundred times as long."""
         with self._lock:
-            return self._version == version and self._identity == self._identity_of(version)
+            version = self._version
+            if version < 0 or self._manifest_path(version + 1) is not None:
+                return None
+            known = self._identity_of(version), _stamp(self._folder / "set-back")
+            if known != (self._identity, self._set_back):
+                return None
+            return View(version, self._generation, self._base, self._tail, self._tail.n)
 
     def _catch_up(self, table: Any, version: int) -> bool:
         """Read what came and what went since the version that is known. Following one takes a few milliseconds at

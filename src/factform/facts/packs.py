@@ -55,7 +55,7 @@ def unpack_vector(row: bytes, dim: int) -> Array:
 
 
 def unpack_values(row: bytes, dim: int) -> list[Any]:
-    values: list[Any] = json.loads(row[4 * dim :])
+    values: list[Any] = json.loads(str(row[4 * dim :], "utf-8"))  # from bytes it would look for the encoding first
     return values
 
 
@@ -71,11 +71,11 @@ def joined(rows: Sequence[bytes]) -> tuple[Pack, Pieces]:
     return Pack("", b"".join(rows)), Pieces(np.zeros(len(rows), np.int32), offsets, sizes, sums)
 
 
-def read(packs: Sequence[Pack], at: Pieces, row: int) -> bytes | None:
-    """A row's bytes; None where they are not kept or not what was stored."""
-    size, start = int(at.sizes[row]), int(at.offsets[row])
-    data = packs[int(at.packs[row])].data[start : start + size] if size else b""
-    return data if size and checksum(data) == int(at.sums[row]) else None
+def read(packs: Sequence[Pack], at: Pieces, rows: Array) -> list[bytes | None]:
+    """The bytes of each of `rows`; None where they are not kept or not what was stored."""
+    places = zip(*(column[rows].tolist() for column in (at.packs, at.offsets, at.sizes, at.sums)), strict=True)
+    found = ((packs[pack].data[start : start + size] if size else b"", stated) for pack, start, size, stated in places)
+    return [data if data and checksum(data) == stated else None for data, stated in found]
 
 
 def tidied(packs: Sequence[Pack], at: Pieces, folder: Path) -> tuple[tuple[Pack, ...], Pieces]:

@@ -6,8 +6,8 @@ Knows nothing of how rows are stored or reranked. The combination is convex, 0.3
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -65,26 +65,23 @@ def fuse(found: Sequence[Found], question: Vectors, weight: float = BM25_WEIGHT)
     that only the vectors found has BM25 0.
     """
     best = max((item.bm25 for item in found), default=0.0)
-    scored = []
+    scores: list[dict[str, float]] = []
     for item in found:
         dense = float(np.dot(item.vector, question))
         words = item.bm25 / best if best > 0 else 0.0
-        fused = weight * words + (1 - weight) * dense
-        scored.append(Scored(item.row, fused, {"bm25": item.bm25, "dense": dense, "fused": fused}))
-    worded = [item for item in scored if item.scores["bm25"] > 0]
-    places = {"bm25": _places(worded, "bm25"), "dense": _places(scored, "dense"), "fused": _places(scored, "fused")}
-    return ranked([replace(item, ranks=_of(places, item)) for item in scored])
+        scores.append({"bm25": item.bm25, "dense": dense, "fused": weight * words + (1 - weight) * dense})
+    ids = [item.row.chunk.id for item in found]
+    worded = [place for place, score in enumerate(scores) if score["bm25"] > 0]
+    stages = {"bm25": _places([ids[i] for i in worded], [scores[i]["bm25"] for i in worded])}
+    stages |= {stage: _places(ids, [score[stage] for score in scores]) for stage in ("dense", "fused")}
+    ranks = [{stage: places[key] for stage, places in stages.items() if key in places} for key in ids]
+    return ranked([Scored(f.row, s["fused"], s, r) for f, s, r in zip(found, scores, ranks, strict=True)])
 
 
-def _places(scored: Sequence[Scored], stage: str) -> dict[str, int]:
-    """Place by chunk id among those that have a score at `stage`."""
-    order = sorted(scored, key=lambda item: (-item.scores[stage], item.row.chunk.id))
-    return {item.row.chunk.id: place for place, item in enumerate(order, 1)}
-
-
-def _of(places: Mapping[str, Mapping[str, int]], item: Scored) -> dict[str, int]:
-    key = item.row.chunk.id
-    return {**item.ranks, **{stage: found[key] for stage, found in places.items() if key in found}}
+def _places(ids: Sequence[str], scores: Sequence[float]) -> dict[str, int]:
+    """The place of each chunk id, best score first."""
+    order = sorted((-score, key) for score, key in zip(scores, ids, strict=True))
+    return {key: place for place, (_, key) in enumerate(order, 1)}
 
 
 def ranked(scored: Sequence[Scored]) -> list[Scored]:
@@ -98,12 +95,13 @@ def reordered(scored: Sequence[Scored], late: Sequence[float], stage: str, weigh
     The deciding score is a mix of the one so far and the late one, which has the share `weight`.
     """
     head, tail = scored[: len(late)], scored[len(late) :]
-    mixed = [
-        replace(item, score=(1 - weight) * item.score + weight * score, scores={**item.scores, stage: score})
-        for item, score in zip(head, late, strict=True)
+    mixed = [(1 - weight) * item.score + weight * score for item, score in zip(head, late, strict=True)]
+    places = _places([item.row.chunk.id for item in head], late)
+    anew = [
+        Scored(item.row, deciding, {**item.scores, stage: score}, {**item.ranks, stage: places[item.row.chunk.id]})
+        for item, deciding, score in zip(head, mixed, late, strict=True)
     ]
-    places = {stage: _places(mixed, stage)}
-    return [*ranked([replace(item, ranks=_of(places, item)) for item in mixed]), *tail]
+    return [*ranked(anew), *tail]
 
 
 def explained(scored: Sequence[Scored], k: int, depth: int) -> tuple[tuple[Hit, ...], tuple[Hit, ...]]:

@@ -15,7 +15,7 @@ import zlib
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Columns:
     def rows(self, which: Array | slice) -> Columns:
         return Columns(**{name: getattr(self, name)[which] for name in (*KINDS, *PIECES)})
 
-    @property
+    @cached_property
     def pieces(self) -> Pieces:
         return Pieces(self.packs, self.offsets, self.sizes, self.sums)
 
@@ -166,8 +166,8 @@ class Tail:
     def rows_of(self, key: bytes) -> list[int]:
         return list(self.by_key.get(key, ()))
 
-    def packed(self, row: int) -> bytes | None:
-        return self._rows[row] or None
+    def packed(self, rows: Array) -> list[bytes | None]:
+        return [self._rows[row] or None for row in rows.tolist()]
 
     def frozen(self, n: int) -> Segment:
         """The first `n` rows as a segment."""
@@ -222,9 +222,9 @@ class Segment:
         low, high = (int(np.searchsorted(self.sorted_keys, np.bytes_(key), side)) for side in ("left", "right"))
         return [int(row) for row in self.order[low:high]]
 
-    def packed(self, row: int) -> bytes | None:
-        """The whole row as bytes; None where it is not kept or not what was stored."""
-        return packs.read(self.packs, self.columns.pieces, row)
+    def packed(self, rows: Array) -> list[bytes | None]:
+        """Whole rows as bytes; None for one that is not kept or not what was stored."""
+        return packs.read(self.packs, self.columns.pieces, rows)
 
 
 def none(dim: int) -> Segment:

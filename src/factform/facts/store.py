@@ -216,8 +216,9 @@ class DataLayer:
         by = self._reranker if rerank else None
         scored, notes = reranked(scored, asked, by, self.ranking.depth)
         best, copies = copies_apart(scored, k) if distinct else (scored, ())
+        index = self._current.get()
         for item in best[:k]:
-            self._current.get().check_row(item.row)
+            index.check_row(item.row)
         hits, dropped = explained(best, k, self.ranking.depth)
         end = time.perf_counter()
         seconds = {"embed": embedded - start, "search": searched - embedded, "rerank": end - searched}

@@ -27,7 +27,7 @@ from factform.ids import sha256_json
 
 HERE = Path(__file__).parent
 SOURCE = HERE / "kernels.cpp"
-INTERFACE = 6
+INTERFACE = 7
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fno-math-errno", "-w")
 COMPILERS = ("c++", "g++", "clang++")
 SECONDS = 300.0
@@ -161,4 +161,6 @@ def _load(path: Path) -> ctypes.CDLL:
     library.factform_product.restype = None
     library.factform_scan.argtypes = [pointer, pointer, wide, number, pointer]
     library.factform_scan.restype = None
+    library.factform_word.argtypes = [pointer, pointer, wide, pointer, ctypes.c_double, pointer]
+    library.factform_word.restype = None
     return library
