@@ -32,7 +32,7 @@ class Barrier {
     }
 
    private:
-    static constexpr int SPINS = 20000;
+    static constexpr int SPINS = 2000;
     static void rest() {
 #if defined(__x86_64__)
         __builtin_ia32_pause();
