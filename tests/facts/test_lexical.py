@@ -21,6 +21,7 @@ from factform.facts.store import DataLayer
 from factform.facts.visible import EVERYTHING, Visible
 from factform.facts.words import FUNCTION_WORDS, asked, stem, terms
 from factform.ids import chunk_id, sha256_text
+from factform.int8.build import Native
 from factform.records import Chunk, Scope, Source
 
 ENCODER = HashEncoder()
@@ -42,15 +43,18 @@ def view_of(texts: Sequence[str], vectors: np.ndarray | None = None, split: int 
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10_000))
-def test_scores_are_those_of_another_bm25_over_the_visible_rows_alone(seed: int) -> None:
+@given(st.integers(0, 10_000), st.booleans())
+def test_scores_are_those_of_another_bm25_over_the_visible_rows_alone(seed: int, compiled: bool) -> None:
     pick = random.Random(seed)
     texts = [" ".join(pick.choices(WORDS, k=pick.randint(1, 30))) for _ in range(30)]
     mask = np.array([pick.random() < 0.6 for _ in texts])
     mask[0] = True
     question = " ".join(pick.sample(WORDS, 4))
     view = view_of(texts, split=pick.randint(0, 29))
-    got = word_scores(view, asked(question), seen(view, mask))
+    with pytest.MonkeyPatch.context() as patch:
+        if not compiled:
+            patch.setattr(lexical, "native", lambda: Native(None, "not here"))
+        got = word_scores(view, asked(question), seen(view, mask))
     corpus = [[t for t, n in terms(x).items() for _ in range(n)] for x, seen_ in zip(texts, mask, strict=True) if seen_]
     other = bm25s.BM25(method="lucene", k1=lexical.K1, b=lexical.B)
     other.index(corpus, show_progress=False)

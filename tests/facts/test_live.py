@@ -17,6 +17,7 @@ from test_lexical import asking, put
 
 from factform.facts import live as module
 from factform.facts.index import Index
+from factform.facts.recovery import sound
 from factform.facts.visible import Visible
 from factform.facts.words import literal
 
@@ -169,6 +170,29 @@ def test_setting_the_table_back_is_noticed_by_all(index: Index) -> None:
     index.restore(version)
     for handle in (index, watcher, Index.open(index.folder, index.name, DIM)):
         assert {item.row.chunk.text for item in asking(handle, "x")} == {"apple"}
+
+
+def test_versions_that_were_taken_away_do_not_hide_newer_ones(index: Index) -> None:
+    """Whoever mends a table sets it back and deletes the manifests in between: the number after the one a reader knows
+    is then not there, and yet the table moved."""
+    put(index, "a", "apple")
+    index.sync()
+    durable = index.version()
+    watcher = Index.open(index.folder, index.name, DIM)
+    assert {item.row.chunk.text for item in asking(watcher, "x")} == {"apple"}
+    put(index, "a", "banana")
+    mended = sound(index.folder, index.name, DIM, durable)
+    assert watcher._live._manifest_path(durable + 1) is None
+    put(mended, "b", "cherry")
+    assert {item.row.chunk.text for item in asking(watcher, "x")} == {"apple", "cherry"}
+
+
+def test_what_is_known_is_not_asked_again(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(index, "a", "apple")
+    told(index)
+    monkeypatch.setattr(Index, "path", property(lambda _: pytest.fail("the table was opened")))
+    monkeypatch.setattr(index, "_connection", None)
+    assert told(index)
 
 
 def test_another_process_writes_and_this_one_sees_it(index: Index) -> None:

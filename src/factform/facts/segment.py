@@ -12,7 +12,7 @@ import mmap
 import shutil
 import threading
 import zlib
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -219,8 +219,10 @@ class Segment:
         return self.posts[part], self.counts[part]
 
     def rows_of(self, key: bytes) -> list[int]:
-        low, high = (int(np.searchsorted(self.sorted_keys, np.bytes_(key), side)) for side in ("left", "right"))
-        return [int(row) for row in self.order[low:high]]
+        # Not NumPy's: it lets other threads run, and waits milliseconds for its turn while one merges.
+        low = bisect_left(self.sorted_keys, key)
+        found: list[int] = self.order[low : bisect_right(self.sorted_keys, key, low)].tolist()
+        return found
 
     def packed(self, rows: Array) -> list[bytes | None]:
         """Whole rows as bytes; None for one that is not kept or not what was stored."""
