@@ -27,9 +27,10 @@ from harness.judged import ABLATED, CHOOSING, REPORTED, JudgedSet
 from harness.shares import fitted, tried
 
 from factform.facts.embed import Embedder
-from factform.facts.index import Found, search_text
+from factform.facts.index import Found
 from factform.facts.rerank import best_matches
 from factform.facts.rerank import rerank as reranked
+from factform.facts.rows import search_text
 from factform.facts.search import DEFAULT_RANKING, Asked, Scored, fuse, reordered
 from factform.facts.store import DataLayer, View
 from factform.facts.visible import Visible

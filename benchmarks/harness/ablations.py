@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from factform.answer import select
-from factform.facts.index import search_text
+from factform.facts.rows import search_text
 from factform.facts.search import DEFAULT_RANKING
 from factform.facts.store import DataLayer
 from factform.ids import sha256_text

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factform.facts.index import search_text
 from factform.facts.rerank import EVEN, WEIGHT, best_matches
+from factform.facts.rows import search_text
 from factform.facts.search import BM25_WEIGHT, DEFAULT_RANKING
 from factform.facts.store import DataLayer, View
 from factform.facts.visible import Visible

@@ -17,7 +17,7 @@ from ingest_job import peak_mb
 from protocol import main, versions
 
 from factform.facts.embed import Embedder
-from factform.facts.index import search_text
+from factform.facts.rows import search_text
 from factform.facts.store import DataLayer
 from factform.records import Source
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factform.facts.distinct import copies_apart, says_no_more, words_of
-from factform.facts.index import Row
+from factform.facts.rows import Row
 from factform.facts.search import Scored, explained
 from factform.facts.store import DataLayer
 from factform.ids import sha256_text

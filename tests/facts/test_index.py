@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from factform.errors import StoreError
 from factform.facts import index as module
-from factform.facts.index import Index, Refused, Row, remove_tables, search_text
+from factform.facts.index import Index, Refused, remove_tables
+from factform.facts.rows import Row, search_text
 from factform.facts.visible import EVERYTHING, Visible
 from factform.facts.words import asked
 from factform.ids import chunk_id, sha256_text

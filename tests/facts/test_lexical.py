@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factform.facts import lexical
-from factform.facts.index import Found, Index, Row, search_text
+from factform.facts.index import Found, Index
 from factform.facts.lexical import View, holding, nearest, seen, word_scores
+from factform.facts.rows import Row, search_text
 from factform.facts.segment import FOREVER, Tail, none, shrunk
 from factform.facts.store import DataLayer
 from factform.facts.visible import EVERYTHING, Visible

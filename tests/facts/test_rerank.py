@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factform.facts.embed import Vectors
-from factform.facts.index import Row, search_text
 from factform.facts.rerank import EVEN, WEIGHT, MaxSimReranker, TokenVectors, maxsim, rerank
+from factform.facts.rows import Row, search_text
 from factform.facts.search import DEPTH, Asked, Scored
 from factform.facts.store import DataLayer
 from factform.ids import sha256_text

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factform.facts.index import Found, Row
+from factform.facts.index import Found
+from factform.facts.rows import Row
 from factform.facts.search import fuse
 from factform.ids import sha256_text
 from factform.records import Chunk

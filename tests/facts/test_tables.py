@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factform.facts.chunk import chunk
-from factform.facts.index import search_text
 from factform.facts.parse import parse
+from factform.facts.rows import search_text
 from factform.facts.store import DataLayer
 from factform.facts.tables import MOST_TOKENS, row_cells, table_header
 from factform.model.prompt import passage_block

@@ -22,10 +22,11 @@ from factform.facts.current import CurrentIndex
 from factform.facts.embed import Encoder
 from factform.facts.erase import MARK as ERASING
 from factform.facts.filters import may_read
-from factform.facts.index import LAYOUT, Index, Row, search_text
+from factform.facts.index import Index
 from factform.facts.ledger import Ledger, VersionRow
 from factform.facts.matching import matches
 from factform.facts.parse import parse
+from factform.facts.rows import LAYOUT, Row, search_text
 from factform.facts.sandbox import Sandbox
 from factform.facts.visible import Visible
 from factform.facts.where import parse_where

@@ -311,7 +311,7 @@ def _row_fault(
     index: Index, row: Any, search: str, vector: Any, entry: VersionRow | None, texts: Callable[[str], str]
 ) -> str:
     """What is wrong with a row, "" for nothing."""
-    from factform.facts.index import search_text
+    from factform.facts.rows import search_text
 
     chunk = row.chunk
     try:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from factform.errors import SettingsError, StoreError
-from factform.facts.index import LAYOUT, Index, remove_table
+from factform.facts.index import Index, remove_table
 from factform.facts.ledger import Ledger
 from factform.facts.recovery import sound
+from factform.facts.rows import LAYOUT
 from factform.ids import canonical_json
 
 MADE_BY = "made_by"

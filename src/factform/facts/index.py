@@ -11,7 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,12 @@ from factform.facts.lexical import Seen, View, best, holding, nearest, seen, wit
 from factform.facts.listing import Listing
 from factform.facts.live import LiveRows, packed
 from factform.facts.packs import unpack_values, unpack_vector
+from factform.facts.rows import TOLD, Row, arrow, row_of, schema, seal, search_text, told_row
 from factform.facts.sums import Sums
 from factform.facts.visible import Visible, document_key
 from factform.facts.words import asked, parts_of
-from factform.ids import chunk_id, sha256_json, sha256_text
+from factform.ids import chunk_id, sha256_text
 from factform.records import Chunk
-
-LAYOUT = 5
-"""Number of the row layout below; an index of another layout is rebuilt."""
 
 PANICS = ("RustPanic", "PanicException")
 """Names of what comes out of Lance's own faults; the classes cannot be imported."""
@@ -56,30 +54,8 @@ COMMIT = "_row_last_updated_at_version"
 ENDINGS = {".lance": b"LANC", ".manifest": b"LANC", ".arrow": b"ARROW1"}
 """Last bytes of the files that have such."""
 
-TOLD = (
-    *("id", "document", "version", "seq", "start", "end", "text", "title", "heading", "sha256", "access"),
-    *("pages", "seal", "table", "page"),
-)
-"""Columns that a search tells of a row, besides its vector; what is kept beside the table has them in this order."""
-
 FEW_HASHES = 500
 """Hashes looked for in one query."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A chunk as the index holds it. `access` are the labels of which a reader needs one; empty means everybody.
-
-    `seal` is the checksum it was stored with, "" for a row not stored yet.
-
-    `seq` is the ledger's row that it was made from: the same bytes offered with other metadata are another row, and
-    an index that was set back tells by it what it lacks.
-    """
-
-    chunk: Chunk
-    access: tuple[str, ...]
-    seq: int = 0
-    seal: str = field(default="", compare=False)
 
 
 class Refused(StoreError):
@@ -93,23 +69,6 @@ class Found:
     row: Row
     vector: Vectors
     bm25: float
-
-
-def schema(dim: int) -> pa.Schema:
-    text, number = pa.string(), pa.int64()
-    fixed = [
-        ("id", text),
-        ("document", text),
-        ("document_key", text),
-        ("version", text),
-        ("seq", number),
-        ("start", number),
-    ]
-    fixed += [("end", number), ("text", text), ("search_text", text), ("title", text), ("heading", pa.list_(text))]
-    fixed += [("header", text), ("sha256", text), ("access", pa.list_(text)), ("vector", pa.list_(pa.float32(), dim))]
-    fixed += [("pages", pa.list_(pa.struct([("number", number), ("start", number)]))), ("seal", text)]
-    fixed += [("table", text)]
-    return pa.schema([*(pa.field(name, kind, nullable=False) for name, kind in fixed), pa.field("page", number)])
 
 
 class Index:
@@ -169,7 +128,7 @@ class Index:
         The new rows are one commit, and of a document only those of its latest commit count (`facts/live.py`); the
         old ones go in a second. One `merge_insert` for both would read the ids of all rows: 200 ms at 100,000.
         """
-        batch = _arrow(rows, vectors, self.dim)
+        batch = arrow(rows, vectors, self.dim)
         old = self._rowids(documents)
         with _translated(self.folder, "written"):
             if rows:
@@ -195,7 +154,7 @@ class Index:
         """Add rows of documents the table is known not to hold (filling a new table)."""
         if rows:
             with _translated(self.folder, "written"):
-                self._table.add(_arrow(rows, vectors, self.dim))
+                self._table.add(arrow(rows, vectors, self.dim))
 
     def delete(self, documents: Collection[str]) -> None:
         """Delete every row of `documents`, in one commit."""
@@ -340,7 +299,7 @@ class Index:
         near = set(sorted(range(len(read)), key=lambda place: (cosines[place], ids[place]))[:n])
         places = [place for place, row in enumerate(rows.tolist()) if row in bm25 or place in near]
         found = [
-            Found(_told(unpack_values(read[place], self.dim)), vectors[place], bm25.get(int(rows[place]), 0.0))
+            Found(told_row(unpack_values(read[place], self.dim)), vectors[place], bm25.get(int(rows[place]), 0.0))
             for place in places
         ]
         return sorted(found, key=lambda item: item.row.chunk.id)
@@ -356,7 +315,7 @@ class Index:
     def _with_phrase(self, table: Any, view: View, rows: Any, phrase: str) -> Any:
         if not len(rows):
             return rows
-        told = [_told(unpack_values(row, self.dim)) for row in self._packed(table, view, rows)]
+        told = [told_row(unpack_values(row, self.dim)) for row in self._packed(table, view, rows)]
         return rows[[holding(search_text(row.chunk), phrase) for row in told]]
 
     def _packed(self, table: Any, view: View, rows: Any) -> list[bytes]:
@@ -407,7 +366,7 @@ class Index:
         with _translated(self.folder, "read"):
             for batch in self._table.search().select(schema(self.dim).names).to_batches():
                 for record in batch.to_pylist():
-                    yield _row(record), record["search_text"], np.asarray(record["vector"], np.float32)
+                    yield row_of(record), record["search_text"], np.asarray(record["vector"], np.float32)
 
     def batches(self, documents: Collection[str] | None = None) -> Iterator[tuple[list[Row], Vectors]]:
         """Every row (of some documents) with the vectors [rows, dim], a batch at a time, in no particular order."""
@@ -419,7 +378,7 @@ class Index:
                 query = query.where(f"document_key IN ({keys})" if keys else "false")
             for batch in query.to_batches():
                 flat = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
-                yield [_row(record) for record in batch.select(names).to_pylist()], flat.reshape(-1, self.dim)
+                yield [row_of(record) for record in batch.select(names).to_pylist()], flat.reshape(-1, self.dim)
 
     def chunks_of(self, document: str) -> list[Chunk]:
         """The chunks of one document, in no particular order."""
@@ -439,7 +398,7 @@ class Index:
         with _translated(self.folder, "read"):
             batches = table.search().where(where).select(names).with_row_id(True).to_batches()
             records = (record for batch in batches for record in batch.to_pylist())
-            return [_row(record).chunk for record in records if record["_rowid"] not in old]
+            return [row_of(record).chunk for record in records if record["_rowid"] not in old]
 
     def held(self) -> dict[str, tuple[int, int]]:
         """What the index really holds: document -> (ledger row, chunks), the row -1 where there are several.
@@ -460,7 +419,7 @@ class Index:
     def check(self) -> None:
         """Read every row and compare it with its own hashes. Raises StoreError at the first that differs."""
         for record in self.rows():
-            self.check_row(_row(record))
+            self.check_row(row_of(record))
 
     def check_row(self, row: Row) -> None:
         """Raises StoreError where a row is not what was stored: its text, its place or anything told with it."""
@@ -496,72 +455,6 @@ def _connect(folder: Path) -> Any:
 
 def _fragment_rows(rows: int) -> int:
     return max(FRAGMENT_ROWS, rows // FRAGMENTS)
-
-
-def _arrow(rows: Sequence[Row], vectors: Vectors, dim: int) -> pa.Table:
-    if vectors.shape != (len(rows), dim):
-        raise StoreError(f"{len(rows)} chunks came with vectors of shape {vectors.shape}, not ({len(rows)}, {dim})")
-    columns: list[Mapping[str, Any]] = [{**_record(row), "seal": seal(row)} for row in rows]
-    shape = schema(dim)
-    flat = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1), pa.float32())
-    arrays = [
-        pa.FixedSizeListArray.from_arrays(flat, dim)
-        if field.name == "vector"
-        else pa.array([column[field.name] for column in columns], field.type)
-        for field in shape
-    ]
-    return pa.Table.from_arrays(arrays, schema=shape)
-
-
-def _record(row: Row) -> dict[str, Any]:
-    chunk = row.chunk
-    return {
-        "id": chunk.id,
-        "document": chunk.document,
-        "document_key": document_key(chunk.document),
-        "version": chunk.version,
-        "seq": row.seq,
-        "start": chunk.start,
-        "end": chunk.end,
-        "text": chunk.text,
-        "search_text": search_text(chunk),
-        "title": chunk.title,
-        "heading": list(chunk.heading),
-        "header": chunk.header,
-        "table": chunk.table,
-        "sha256": chunk.sha256,
-        "access": list(row.access),
-        "page": chunk.page,
-        "pages": [{"number": number, "start": start} for number, start in chunk.pages],
-    }
-
-
-def seal(row: Row) -> str:
-    """A checksum over all a row tells, text and vector apart (the one has its own hash, the other is never shown)."""
-    return sha256_json({name: value for name, value in _record(row).items() if "text" not in name})[:16]
-
-
-def search_text(chunk: Chunk) -> str:
-    """What is embedded and lexically indexed: the contextual header, then the text."""
-    return f"{chunk.header}\n{chunk.text}" if chunk.header else chunk.text
-
-
-def _row(record: Mapping[str, Any]) -> Row:
-    names = ("id", "document", "version", "start", "end", "text", "sha256", "title", "page", "table")
-    chunk = Chunk(
-        **{name: record[name] for name in names},
-        heading=tuple(record["heading"]),
-        pages=tuple((page["number"], page["start"]) for page in record["pages"]),
-    )
-    return Row(chunk, tuple(record["access"]), record["seq"], record["seal"])
-
-
-def _told(values: Sequence[Any]) -> Row:
-    """A row of the values of TOLD. A search makes a hundred: by name each would take twice as long."""
-    key, document, version, seq, start, end, text, title, heading, sha256, access, pages, sealed, table, page = values
-    begun = tuple((each["number"], each["start"]) for each in pages) if pages else ()
-    chunk = Chunk(key, document, version, start, end, text, sha256, title, tuple(heading), page, begun, table)
-    return Row(chunk, tuple(access), seq, sealed)
 
 
 def index_files(path: Path) -> Iterator[str]:

@@ -15,10 +15,10 @@ from factform.errors import DocumentError, StoreError
 from factform.facts import blobs
 from factform.facts.chunk import chunk
 from factform.facts.embed import Encoder, Vectors
-from factform.facts.index import Row, search_text
 from factform.facts.ledger import VersionRow
 from factform.facts.places import encode_places
 from factform.facts.rerank import TokenVectors
+from factform.facts.rows import Row, search_text
 from factform.facts.sandbox import Sandbox
 from factform.ids import sha256
 from factform.records import Chunk, Parsed

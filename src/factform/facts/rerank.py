@@ -20,7 +20,7 @@ from factform import compute
 from factform.facts.calibration import logistic
 from factform.facts.crossencoder import CrossEncoder
 from factform.facts.embed import Encoder, Vectors
-from factform.facts.index import search_text
+from factform.facts.rows import search_text
 from factform.facts.search import Asked, Scored, reordered
 from factform.ids import sha256_text
 from factform.records import Chunk

@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 
 from factform.facts.embed import Vectors
-from factform.facts.index import Found, Row
+from factform.facts.index import Found
+from factform.facts.rows import Row
 from factform.records import Hit
 
 CANDIDATES = 50

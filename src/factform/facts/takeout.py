@@ -16,9 +16,10 @@ from factform.errors import StoreError
 from factform.facts import blobs
 from factform.facts.current import CurrentIndex
 from factform.facts.disk import failpoint, refused, sync_path
-from factform.facts.index import Refused, Row
+from factform.facts.index import Refused
 from factform.facts.ledger import Ledger
 from factform.facts.rebuild import Rebuilder
+from factform.facts.rows import Row
 
 BATCH = 2_000
 
