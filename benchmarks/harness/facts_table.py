@@ -5,6 +5,7 @@ Knows nothing of how a figure came about: everything it writes stands in the rep
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ Row = tuple[str, str, str, bool | None]
 SHOWN = ("bm25", "dense", "rrf", "convex", "default")
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 HYBRID_MS, RERANKED_MS, AT = 12, 80, 100_000
+FLAT = 1.2
 ASKED_NDCG, ASKED_SET = 0.75, "scifact"
 
 
@@ -98,7 +100,16 @@ def scale(report: Report) -> list[Row]:
             _latency("saved to found by another process", saved, 40, 150),
             _latency("removed to gone for another process", gone, None, 50),
         ]
-    return rows
+    return [*rows, *_stream(report["stream"])] if "stream" in report else rows
+
+
+def _stream(report: Report) -> list[Row]:
+    """Searches between updates, of the first and of the last quarter of the looks; without the look before any."""
+    looks = [look["search_ms"]["p50"] for look in report["looks"][1:]]
+    quarter = max(1, len(looks) // 4)
+    first, last = statistics.median(looks[:quarter]), statistics.median(looks[-quarter:])
+    what = f"hybrid search, ms p50, at the beginning and at the end of {report['updates']:,} single updates"
+    return [(what, f"flat (<= {FLAT:g}x)", f"{number(first)} and {number(last)}", last <= FLAT * first)]
 
 
 def _latency(what: str, one: Mapping[str, float], p50: float | None, p99: float) -> Row:

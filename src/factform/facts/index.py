@@ -26,7 +26,7 @@ from factform.facts.embed import Vectors
 from factform.facts.lexical import Seen, View, best, holding, nearest, seen, with_all, word_scores
 from factform.facts.listing import Listing
 from factform.facts.live import LiveRows, packed
-from factform.facts.packs import unpack_values, unpack_vector
+from factform.facts.packs import unpack_values, unpack_vectors
 from factform.facts.rows import TOLD, Row, arrow, row_of, schema, seal, search_text, told_row
 from factform.facts.sums import Sums
 from factform.facts.visible import Visible, document_key
@@ -293,7 +293,7 @@ class Index:
         Each cosine is taken by itself: in a product with all vectors its last bits would depend on the other rows.
         """
         read = self._packed(table, view, rows)
-        vectors = np.stack([unpack_vector(row, self.dim) for row in read])
+        vectors = unpack_vectors(read, self.dim)
         cosines = [-float(np.dot(each, vector)) for each in vectors]
         ids = view.at("ids", rows).tolist()
         near = set(sorted(range(len(read)), key=lambda place: (cosines[place], ids[place]))[:n])

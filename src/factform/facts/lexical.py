@@ -27,6 +27,9 @@ COMPOUND = 0.25
 MOST_COMPOUNDS = 32
 ENDINGS = ("", "s", "n", "e", "en", "es", "er", "em", "ern")
 LINKS = ("", "s", "n", "es", "en")
+SCANNED = 8192
+"""Numbers of a vector that `factform_scan` takes, at most."""
+
 QUERY_STEPS = 16_383
 """Steps in which `factform_scan` takes the entries of a question's vector, up to the largest."""
 
@@ -167,12 +170,12 @@ def _products(columns: Columns, vector: Array) -> Array:
     n, dim = columns.small.shape
     out = np.empty(n, np.float32)
     query = np.ascontiguousarray(vector, np.float32)
-    if library is not None and dim % 16 == 0:
-        small = np.ascontiguousarray(columns.small)
-        library.factform_scan(small.ctypes.data, query.ctypes.data, n, dim, out.ctypes.data)
-    else:
-        for start in range(0, n, BLOCK):
-            out[start : start + BLOCK] = columns.small[start : start + BLOCK].astype(np.float32) @ query
+    if library is not None and dim % 16 == 0 and dim <= SCANNED:
+        small, scales = np.ascontiguousarray(columns.small), np.ascontiguousarray(columns.scales)
+        library.factform_scan(small.ctypes.data, scales.ctypes.data, query.ctypes.data, n, dim, out.ctypes.data)
+        return out
+    for start in range(0, n, BLOCK):
+        out[start : start + BLOCK] = columns.small[start : start + BLOCK].astype(np.float32) @ query
     return np.asarray(out * columns.scales, np.float32)
 
 

@@ -50,8 +50,9 @@ def pack(vector: Array, record: Mapping[str, Any]) -> bytes:
     return vector.tobytes() + json.dumps(list(record.values()), ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def unpack_vector(row: bytes, dim: int) -> Array:
-    return np.frombuffer(row, np.float32, dim)
+def unpack_vectors(rows: Sequence[bytes], dim: int) -> Array:
+    """The vectors [rows, dim] of whole rows."""
+    return np.frombuffer(b"".join([row[: 4 * dim] for row in rows]), np.float32).reshape(-1, dim)
 
 
 def unpack_values(row: bytes, dim: int) -> list[Any]:

@@ -159,7 +159,7 @@ def _load(path: Path) -> ctypes.CDLL:
     library.factform_leaders.restype = None
     library.factform_product.argtypes = [pointer, pointer, number, number, pointer]
     library.factform_product.restype = None
-    library.factform_scan.argtypes = [pointer, pointer, wide, number, pointer]
+    library.factform_scan.argtypes = [pointer, pointer, pointer, wide, number, pointer]
     library.factform_scan.restype = None
     library.factform_word.argtypes = [pointer, pointer, wide, pointer, ctypes.c_double, pointer]
     library.factform_word.restype = None

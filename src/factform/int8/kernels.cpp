@@ -142,11 +142,11 @@ void factform_product(const Matrix* matrix, const float* x, int32_t rows, int32_
     in_parallel(threads, work);
 }
 
-// Of each of `count` rows [count, dim] in 8 bit the sum over its entries times `query` [dim], into `out`. With AVX2 the
+// Of each of `count` rows [count, dim] in 8 bit its scale times the sum over its entries times `query` [dim]. With AVX2 the
 // query is taken in 15 bits: an entry is off by at most its largest / 2 / 16383, and a sum by sqrt(dim) times that times
 // the row's length. In one thread: it waits for memory. A row has the same bits whatever stands beside it. `dim` is a
 // multiple of 16, and at most 8192.
-void factform_scan(const int8_t* rows, const float* query, int64_t count, int32_t dim, float* out) {
+void factform_scan(const int8_t* rows, const float* scales, const float* query, int64_t count, int32_t dim, float* out) {
 #ifdef __AVX2__
     float largest = 1e-30f;
     for (int i = 0; i < dim; i++) largest = std::max(largest, std::fabs(query[i]));
@@ -172,7 +172,7 @@ void factform_scan(const int8_t* rows, const float* query, int64_t count, int32_
         _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), _mm256_add_epi32(sum, other));
         int64_t total = 0;
         for (int32_t lane : lanes) total += lane;
-        out[row] = static_cast<float>(total) * unit;
+        out[row] = static_cast<float>(total) * unit * scales[row];
     }
 #else
     for (int64_t row = 0; row < count; row++) {
@@ -188,7 +188,7 @@ void factform_scan(const int8_t* rows, const float* query, int64_t count, int32_
         float lanes[16], total = 0;
         store(lanes, sum);
         for (float lane : lanes) total += lane;
-        out[row] = total;
+        out[row] = total * scales[row];
     }
 #endif
 }
