@@ -199,7 +199,9 @@ NOTES: Sequence[tuple[str, Callable[[Report], list[str]]]] = (
 def _place(environment: Report) -> str:
     when = str(environment.get("time") or environment.get("date", ""))[:10]
     commit = f", commit {environment['commit'][:12]}" if environment.get("commit") else ""
-    return f"{when}, {environment['cores']} cores of {environment.get('cpu') or environment.get('processor')}{commit}"
+    told = environment.get("cpu") or environment.get("processor")
+    name = told["processor"] if isinstance(told, Mapping) else told
+    return f"{when}, {environment['cores']} cores of {name}{commit}"
 
 
 def _met(met: bool | None) -> str:
