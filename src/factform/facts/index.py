@@ -37,9 +37,6 @@ from factform.records import Chunk
 PANICS = ("RustPanic", "PanicException")
 """Names of what comes out of Lance's own faults; the classes cannot be imported."""
 
-KEEP_VERSIONS = timedelta(days=36_500)
-"""Lance's own default forgets table versions after 7 days, which would make an old answer unrepeatable."""
-
 FRAGMENT_ROWS = 1024
 FRAGMENTS = 64
 """Small files are put together into ones of FRAGMENT_ROWS rows, or a 64th of all rows if that is more, when there are
@@ -172,20 +169,20 @@ class Index:
     def wants_optimizing(self) -> bool:
         """Whether there are so many small files, or rows outside the newest segment, that searching slows down."""
         with _translated(self.folder, "read"):
-            rows = self._table.count_rows()
-            files = self._table.stats()["fragment_stats"]["num_fragments"]
+            data = self._data()
+            rows, files = data.count_rows(), len(data.get_fragments())
         extra = files - rows // _fragment_rows(rows)
         return bool(extra > FRAGMENTS) or self._live.wants_merging()
 
     def optimize(self, *, wait: bool = False) -> None:
         """Put small files together, and begin to make a new segment of what is searched; with `wait` have it made."""
         with _translated(self.folder, "optimized"):
-            rows = self._table.count_rows()
-            if self._table.stats()["fragment_stats"]["num_fragments"] > rows // _fragment_rows(rows) + 1:
-                import lance  # lancedb's own way puts all files into one: at 100,000 rows 150 MB each time
-
-                # Deleted rows of large files stay where they are until half of a file is deleted.
-                lance.dataset(str(self.path)).optimize.compact_files(
+            data = self._data()
+            rows = data.count_rows()
+            if len(data.get_fragments()) > rows // _fragment_rows(rows) + 1:
+                # Deleted rows of large files stay where they are until half of a file is deleted. (lancedb's own way
+                # puts all files into one: at 100,000 rows 150 MB each time.)
+                data.optimize.compact_files(
                     target_rows_per_fragment=_fragment_rows(rows), materialize_deletions_threshold=0.5
                 )
         self._follow()
@@ -264,7 +261,7 @@ class Index:
         Both are exactly what an index of the visible rows alone would give. Where the question quotes a phrase, only
         rows whose header and text hold it are found. Returns each row once, ordered by id, and the table version.
         """
-        view, table = self._follow()
+        view = self._follow()
         mask = self._live.mask(view, visible)
         if not mask.any():
             return [], view.version
@@ -277,22 +274,20 @@ class Index:
         for phrase in sought.phrases:
             rows = np.flatnonzero(with_all(view, parts_of(phrase), among) & eligible)
             eligible = np.zeros_like(mask)
-            eligible[self._with_phrase(table, view, self._likeliest(view, rows, scores, vector), phrase)] = True
+            eligible[self._with_phrase(view, self._likeliest(view, rows, scores, vector), phrase)] = True
         if not eligible.any():
             return [], view.version
         by_words = best(scores, eligible, n, view)
         bm25 = dict(zip(by_words.tolist(), scores[by_words].tolist(), strict=True))
         rows = np.union1d(nearest(view, vector, eligible, n), by_words)
-        return self._found(table, view, rows, vector, bm25, n), view.version
+        return self._found(view, rows, vector, bm25, n), view.version
 
-    def _found(
-        self, table: Any, view: View, rows: Any, vector: Vectors, bm25: Mapping[int, float], n: int
-    ) -> list[Found]:
+    def _found(self, view: View, rows: Any, vector: Vectors, bm25: Mapping[int, float], n: int) -> list[Found]:
         """Of `rows` those with a score in `bm25` and the `n` of the highest cosine, ordered by id.
 
         Each cosine is taken by itself: in a product with all vectors its last bits would depend on the other rows.
         """
-        read = self._packed(table, view, rows)
+        read = self._packed(view, rows)
         vectors = unpack_vectors(read, self.dim)
         cosines = [-float(np.dot(each, vector)) for each in vectors]
         ids = view.at("ids", rows).tolist()
@@ -312,20 +307,22 @@ class Index:
         eligible[rows] = True
         return np.union1d(nearest(view, vector, eligible, PHRASE_ROWS), best(scores, eligible, PHRASE_ROWS, view))
 
-    def _with_phrase(self, table: Any, view: View, rows: Any, phrase: str) -> Any:
+    def _with_phrase(self, view: View, rows: Any, phrase: str) -> Any:
         if not len(rows):
             return rows
-        told = [told_row(unpack_values(row, self.dim)) for row in self._packed(table, view, rows)]
+        told = [told_row(unpack_values(row, self.dim)) for row in self._packed(view, rows)]
         return rows[[holding(search_text(row.chunk), phrase) for row in told]]
 
-    def _packed(self, table: Any, view: View, rows: Any) -> list[bytes]:
+    def _packed(self, view: View, rows: Any) -> list[bytes]:
         """Whole rows as bytes, from beside what is searched; those that are not sound there, from the table."""
         read = view.packed(rows)
         lacking = [place for place, row in enumerate(read) if row is None]
         if lacking:
             rowids = view.at("rowids", rows[lacking]).tolist()
             with _translated(self.folder, "searched"):
-                batch = table.take_row_ids(rowids).select([*TOLD, "vector"]).with_row_id().to_arrow()
+                batch = (
+                    self._table_at(view.version).take_row_ids(rowids).select([*TOLD, "vector"]).with_row_id().to_arrow()
+                )
             flat = batch["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
             again = packed(batch, flat.reshape(-1, self.dim), TOLD)
             by_rowid = dict(zip(batch["_rowid"].to_pylist(), again, strict=True))
@@ -335,20 +332,32 @@ class Index:
             raise StoreError(f"the index in {self.folder} lacks rows it should have; run `factform index rebuild`")
         return [row for row in read if row is not None]
 
-    def _follow(self) -> tuple[View, Any]:
-        """The rows of the newest version, and a handle fixed to it: between two reads of a live table a document
-        may be replaced."""
+    def _follow(self) -> View:
+        """The rows of the newest version."""
         view = self._live.newest()
-        fixed, table = self._fixed
-        if view is not None and fixed == view.version:
-            return view, table
+        if view is not None:
+            return view
         with _translated(self.folder, "searched"):
+            return self._live.at(self._newest(), self._table_at)
+
+    def _newest(self) -> int:
+        latest = self._live.latest()
+        return int(self._table.version) if latest is None else latest
+
+    def _data(self) -> Any:
+        """The newest version as Lance itself reads it: named by its number, it need not list them all."""
+        import lance
+
+        return lance.dataset(str(self.path), version=self._newest())
+
+    def _table_at(self, version: int) -> Any:
+        """A handle fixed to a version: between two reads of a live table a document may be replaced."""
+        known, table = self._fixed
+        if known != version:
             table = self._connection.open_table(self.name)
-            version = int(table.version)
             table.checkout(version)
-            view = self._live.at(table, version)
             self._fixed = (version, table)
-            return view, table
+        return table
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Every row as a mapping without its vector, in no particular order."""
@@ -359,7 +368,7 @@ class Index:
 
     def count(self) -> int:
         with _translated(self.folder, "read"):
-            return int(self._table.count_rows())
+            return int(self._data().count_rows())
 
     def scan(self) -> Iterator[tuple[Row, str, Vectors]]:
         """Every row with the text it is found by and its vector, in no particular order."""
@@ -393,10 +402,10 @@ class Index:
 
     def _chunks(self, where: str) -> list[Chunk]:
         names = [name for name in schema(self.dim).names if name not in ("vector", "search_text")]
-        _, table = self._follow()
+        view = self._follow()
         old = self._live.superseded()
         with _translated(self.folder, "read"):
-            batches = table.search().where(where).select(names).with_row_id(True).to_batches()
+            batches = self._table_at(view.version).search().where(where).select(names).with_row_id(True).to_batches()
             records = (record for batch in batches for record in batch.to_pylist())
             return [row_of(record).chunk for record in records if record["_rowid"] not in old]
 
@@ -414,7 +423,7 @@ class Index:
 
     def version(self) -> int:
         with _translated(self.folder, "read"):
-            return int(self._table.version)
+            return self._newest()
 
     def check(self) -> None:
         """Read every row and compare it with its own hashes. Raises StoreError at the first that differs."""

@@ -15,7 +15,7 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,8 @@ class LiveRows:
 
     # --- following the table --------------------------------------------------------------------
 
-    def at(self, table: Any, version: int) -> View:
-        """The rows of a table version, given a handle fixed to it."""
+    def at(self, version: int, table_at: Callable[[int], Any]) -> View:
+        """The rows of a table version; `table_at` gives a handle fixed to a version, for reading it from nothing."""
         with self._lock:
             identity, set_back = self._identity_of(version), _stamp(self._folder / "set-back")
             known = version == self._version and identity == self._identity
@@ -82,27 +82,35 @@ class LiveRows:
             if self._version < 0:
                 self._load(version)
             anew = self._version < 0
-            if version > self._version and not self._catch_up(table, version):
+            if version > self._version and not self._catch_up(version, table_at):
                 self._forget()  # rows are there that were taken for gone: the table was set back to an older version
-                self._catch_up(table, version)
+                self._catch_up(version, table_at)
             self._identity, self._set_back = identity, set_back
             if anew and self._present > MERGE_ROWS:
                 self.merge()  # keep it for the next process, which need not read the whole table then
             return View(version, self._generation, self._base, self._tail, self._tail.n)
 
     def newest(self) -> View | None:
-        """The rows that are known, if nobody has committed since. Told by names alone: each version's manifest has the
-        number after the last one's, or the table was set back. Asking Lance takes a hundred times as long."""
+        """The rows that are known, if nobody has committed since."""
+        with self._lock:
+            if self.latest() != self._version or self._version < 0:
+                return None
+            return View(self._version, self._generation, self._base, self._tail, self._tail.n)
+
+    def latest(self) -> int | None:
+        """The table's newest version, told by names alone: each manifest has the number after the last one's, or the
+        table was set back. None where that does not tell. Asking Lance takes a hundred times as long, and as many
+        times more as there are versions: it lists them all."""
         with self._lock:
             version = self._version
-            if version < 0 or self._manifest_path(version + 1) is not None:
-                return None
             known = self._identity_of(version), _stamp(self._folder / "set-back")
-            if known != (self._identity, self._set_back):
+            if version < 0 or known != (self._identity, self._set_back):
                 return None
-            return View(version, self._generation, self._base, self._tail, self._tail.n)
+            while self._manifest_path(version + 1) is not None:
+                version += 1
+            return version
 
-    def _catch_up(self, table: Any, version: int) -> bool:
+    def _catch_up(self, version: int, table_at: Callable[[int], Any]) -> bool:
         """Read what came and what went since the version that is known. Following one takes a few milliseconds at
         100,000 rows: only files that are new are looked into, and row numbers are read by Lance's own scanner, as
         lancedb's takes 43 ms for them."""
@@ -110,7 +118,7 @@ class LiveRows:
 
         data = lance.dataset(str(self._path), version=version)
         files = {file.fragment_id: file for file in data.get_fragments()}
-        for batch in self._batches_since(data, files) if self._version >= 0 else self._all_batches(table):
+        for batch in self._batches_since(data, files) if self._version >= 0 else self._all_batches(table_at(version)):
             self._take(batch)
             if self._version < 0 and self._tail.n > max(AT_ONCE, len(self._base.columns) // 2):
                 self._absorb()
