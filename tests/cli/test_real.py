@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import signal
 import subprocess
@@ -93,14 +92,17 @@ def test_promised_json_on_the_default_models(run: Run, tmp_path: Path, monkeypat
     assert program("doctor", *here)["problems"] == []
 
 
+LISTENING = (
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "runpy.run_module('factform', run_name='__main__', alter_sys=True)"
+)
+"""`python -m factform` that heeds Ctrl-C: a test run in the background ignores it, and a child inherits that."""
+
+
 def interrupt(arguments: list[str], when: Callable[[], bool]) -> tuple[int, Any, str]:
     """Start the program, send it Ctrl-C as soon as `when` holds, and give back what it left."""
-    command = [sys.executable, "-m", "factform", *arguments, "--json"]
-    # A test run started in the background ignores SIGINT, and a child would inherit that.
-    default = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=default
-    ) as ran:
+    command = [sys.executable, "-c", LISTENING, *arguments, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ran:
         until = time.monotonic() + 120
         while not when() and ran.poll() is None and time.monotonic() < until:
             time.sleep(0.01)
