@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from factform.facts.disk import bytes_below
 from factform.facts.embed import Embedder, Vectors
 from factform.facts.store import DataLayer
 from factform.facts.visible import EVERYTHING
@@ -289,7 +290,7 @@ def rss() -> float:
 
 
 def disk(path: Path) -> float:
-    return sum(item.stat().st_size for item in path.rglob("*") if item.is_file()) / 1e6
+    return bytes_below(path) / 1e6
 
 
 def environment() -> dict[str, Any]:
@@ -303,7 +304,7 @@ def environment() -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit.stdout.strip(),
         "cores": os.cpu_count(),
-        "processor": processor(),
+        **processor(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in names},
         "load_at_start": os.getloadavg()[0],

@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from factform.errors import ProjectError, StoreError
-from factform.facts.disk import failpoint, fsync_path, refused
+from factform.facts.disk import failpoint, files_below, fsync_path, refused
 from factform.facts.ledger import Ledger, WriterLock
 from factform.ids import sha256_file, sha256_json
 from factform.settings import FILE, STATE
@@ -203,7 +203,7 @@ def _members(project: Path, copies: Path, *, with_index: bool) -> list[tuple[str
     if with_index:
         folders.append((state / "index", f"{STATE}/index"))
     for folder, name in folders:
-        files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+        files = (path for path, _ in files_below(folder) if not path.is_symlink())
         found |= {f"{name}/{path.relative_to(folder).as_posix()}": path for path in files}
     for name in _blob_names(copies / "ledger.db"):
         found[name] = project / name
