@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import disk, kills, power, ready, shim, upkeep, writers
+from . import disk, kills, power, ready, scenarios, shim, upkeep, writers
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "faults.json"
 
@@ -124,7 +124,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--operations", type=int, default=30, help="operations of the record the power fails in")
     parser.add_argument("--faults", default=",".join(disk.FAULTS), help="what strikes a write")
     parser.add_argument("--every", type=int, default=1, help="strike each N-th write only")
-    parser.add_argument("--scenarios", default=",".join(upkeep.SCENARIOS), help="of what is seldom done")
+    parser.add_argument("--scenarios", default=",".join(scenarios.SCENARIOS), help="of what is seldom done")
     parser.add_argument("--upkeep-faults", default="all", help=f"of {', '.join(upkeep.FAULTS)}, power; all of them")
     parser.add_argument("--every-upkeep", type=int, default=1, help="strike each N-th call of those scenarios only")
     parser.add_argument("--processes", type=int, default=4, help="writers at once")
