@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+from factform.facts import tableversions
 from factform.facts.store import DataLayer
 from factform.records import Receipt
 
@@ -20,6 +21,10 @@ Say = Callable[[str], None]
 WORDS = [
     f"{a}{b}{c}" for a in ("ba", "ke", "li", "mo", "nu") for b in ("ra", "te", "si", "do") for c in ("n", "s", "x")
 ]
+
+
+tableversions.MANY, tableversions.REST_S = 4, 0.2
+"""Old versions of the index's table go every few writes, so that faults strike there as often as elsewhere."""
 
 
 def opened(folder: Path, wait_s: float = 30.0) -> DataLayer:

@@ -19,7 +19,7 @@ from factform import backup
 from factform.audit.record import AnswerRecord, candidates
 from factform.care import told
 from factform.errors import SettingsError
-from factform.facts import live
+from factform.facts import live, tableversions
 from factform.facts.care import check_ledger
 from factform.facts.ledger import migrations
 from factform.project import Project
@@ -61,6 +61,7 @@ class Scenario:
 
 def small(folder: Path) -> Small:
     live.MERGE_ROWS = 2  # what searches need is kept from the third row on
+    tableversions.MANY, tableversions.REST_S = 2, 0.0  # old versions of the table go with nearly every write
     made = Small.open(folder / "project")
     assert isinstance(made, Small)
     return made

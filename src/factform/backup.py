@@ -233,7 +233,8 @@ def _write(out: IO[bytes], members: Sequence[tuple[str, Path]], with_index: bool
                 continue  # told by `damaged`: what is there must not stay without a backup for what is not
             digest = sha256_file(path)
             info = tarfile.TarInfo(name)
-            info.size = path.stat().st_size
+            status = path.stat()
+            info.size, info.mtime = status.st_size, status.st_mtime
             with path.open("rb") as file:
                 tar.addfile(info, file)
             entries.append({"path": name, "size": info.size, "sha256": digest})
@@ -275,6 +276,9 @@ def _unpack(file: Path, folder: Path, only: Sequence[str] | None, progress: Prog
                     continue
                 keep = only is None or name in only
                 found[name] = member.size, _copied(content, folder / name if keep else None)
+                if keep and member.mtime:
+                    # Which came first is what tells Lance the files that nobody needs any more.
+                    os.utime(folder / name, (member.mtime, member.mtime))
                 progress("verify", raw.tell(), total)
     except (tarfile.TarError, EOFError) as error:
         raise StoreError(f"{file} is not a whole backup: {error}") from error

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from factform.errors import StoreError
-from factform.facts.disk import advice, errno_in, fsync_path, refused
+from factform.facts.disk import advice, errno_in, failpoint, fsync_path, refused
 from factform.facts.embed import Vectors
 from factform.facts.lexical import Seen, View, best, holding, nearest, seen, with_all, word_scores
 from factform.facts.listing import Listing
@@ -29,6 +29,7 @@ from factform.facts.live import LiveRows, packed
 from factform.facts.packs import unpack_values, unpack_vectors
 from factform.facts.rows import TOLD, Row, arrow, row_of, schema, seal, search_text, told_row
 from factform.facts.sums import Sums
+from factform.facts.tableversions import reading, take_away, unneeded
 from factform.facts.visible import Visible, document_key
 from factform.facts.words import asked, parts_of
 from factform.ids import chunk_id, sha256_text
@@ -80,6 +81,7 @@ class Index:
         self._listing = Listing(folder / f"{name}.lance")
         self._not_durable: set[str] = set()
         self._noted = False
+        self._tidies = True
         self._fixed: tuple[int, Any] = (-1, None)
         self._seen: Seen | None = None
         self._live = LiveRows(folder / f"{name}.lance", folder / f"{name}.words", dim, TOLD)
@@ -189,6 +191,24 @@ class Index:
         if wait or self._live.wants_merging():
             self._live.merge(wait=wait)
 
+    def forget_versions(self) -> None:
+        """Delete versions that nobody needs any more, when there are many. The newest must be on disk for good. Nothing
+        fails by this: where it cannot be done, a copy of the index opened later tries again."""
+        try:
+            old = unneeded(self.path, self._live.kept_versions()) if self._tidies else []
+            if not old:
+                return
+            self.sums.begin_tidying()
+            failpoint("tidying_begun")
+            with _translated(self.folder, "tidied"):
+                done = take_away(self.path, self.version(), old)
+            failpoint("versions_gone")
+            self.sync()
+            if done:
+                self.sums.end_tidying()
+        except (OSError, StoreError):
+            self._tidies = False
+
     def close(self) -> None:
         """Wait for what is done in the background."""
         self._live.close()
@@ -226,6 +246,9 @@ class Index:
         self._force(self.sums.unlisted(present) - new)
         self.sums.note(present)
         self._noted = True
+        if self.sums.tidying():
+            with suppress(OSError):  # somebody died over it; what they deleted is noted now
+                self.sums.end_tidying()
 
     def _whole(self, name: str) -> bool:
         with self._forced():
@@ -359,10 +382,16 @@ class Index:
             self._fixed = (version, table)
         return table
 
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """For what reads for longer than a search: the version it reads stays."""
+        with reading(self.path), _translated(self.folder, "read"):
+            yield
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """Every row as a mapping without its vector, in no particular order."""
         names = [name for name in schema(self.dim).names if name not in ("vector", "search_text")]
-        with _translated(self.folder, "read"):
+        with self._reading():
             for batch in self._table.search().select(names).to_batches():
                 yield from batch.to_pylist()
 
@@ -372,7 +401,7 @@ class Index:
 
     def scan(self) -> Iterator[tuple[Row, str, Vectors]]:
         """Every row with the text it is found by and its vector, in no particular order."""
-        with _translated(self.folder, "read"):
+        with self._reading():
             for batch in self._table.search().select(schema(self.dim).names).to_batches():
                 for record in batch.to_pylist():
                     yield row_of(record), record["search_text"], np.asarray(record["vector"], np.float32)
@@ -380,7 +409,7 @@ class Index:
     def batches(self, documents: Collection[str] | None = None) -> Iterator[tuple[list[Row], Vectors]]:
         """Every row (of some documents) with the vectors [rows, dim], a batch at a time, in no particular order."""
         names = [name for name in schema(self.dim).names if name not in ("vector", "search_text")]
-        with _translated(self.folder, "read"):
+        with self._reading():
             query = self._table.search().select([*names, "vector"])
             if documents is not None:
                 keys = ", ".join(f"'{document_key(document)}'" for document in sorted(documents))
@@ -404,7 +433,7 @@ class Index:
         names = [name for name in schema(self.dim).names if name not in ("vector", "search_text")]
         view = self._follow()
         old = self._live.superseded()
-        with _translated(self.folder, "read"):
+        with self._reading():
             batches = self._table_at(view.version).search().where(where).select(names).with_row_id(True).to_batches()
             records = (record for batch in batches for record in batch.to_pylist())
             return [row_of(record).chunk for record in records if record["_rowid"] not in old]
@@ -414,7 +443,7 @@ class Index:
 
         Of a document only the rows of its latest commit count, as in searches.
         """
-        with _translated(self.folder, "read"):
+        with self._reading():
             table = self._table.search().select(["document", "seq", COMMIT]).to_arrow()
         counted = table.group_by(["document", COMMIT]).aggregate([("seq", "min"), ("seq", "max"), ("seq", "count")])
         names = ("document", COMMIT, "seq_min", "seq_max", "seq_count")
@@ -453,8 +482,9 @@ def remove_table(folder: Path, name: str) -> None:
     """Delete one table and its checksums, as far as they are there."""
     shutil.rmtree(folder / f"{name}.lance", ignore_errors=True)
     shutil.rmtree(folder / f"{name}.words", ignore_errors=True)
-    with suppress(OSError):
-        (folder / f"{name}.sums").unlink(missing_ok=True)
+    for ending in ("sums", "fresh"):
+        with suppress(OSError):
+            (folder / f"{name}.{ending}").unlink(missing_ok=True)
 
 
 def _connect(folder: Path) -> Any:

@@ -16,6 +16,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import numpy as np
 from factform.facts import packs
 from factform.facts.lexical import View
 from factform.facts.segment import FOREVER, Array, Segment, Tail, load, merged, none, save, shrunk
+from factform.facts.tableversions import manifest, numbers
 from factform.facts.visible import Visible, document_key
 
 READ = ("id", "document_key", "access", "search_text", "vector", "_row_last_updated_at_version")
@@ -62,6 +64,7 @@ class LiveRows:
         self._base: Segment = none(self._dim)
         self._tail = Tail(self._dim)
         self._version = -1
+        self._looked = -1, -1
         self._groups: dict[tuple[str, ...], int] = {}
         self._present = 0
         self._leftover: set[int] = set()
@@ -108,7 +111,17 @@ class LiveRows:
                 return None
             while self._manifest_path(version + 1) is not None:
                 version += 1
-            return version
+            return max(version, self._listed())
+
+    def _listed(self) -> int:
+        """The newest version when the folder last changed. Versions next to the known one may have been taken away
+        while others came after them; that is long ago, so that one commit in the same tick of the clock as the look
+        before it, which this would miss, is not what hides the rest."""
+        with suppress(OSError):
+            at = (self._path / "_versions").stat().st_mtime_ns
+            if at != self._looked[0]:
+                self._looked = at, max(numbers(self._path), default=-1)
+        return self._looked[1]
 
     def _catch_up(self, version: int, table_at: Callable[[int], Any]) -> bool:
         """Read what came and what went since the version that is known. Following one takes a few milliseconds at
@@ -273,6 +286,11 @@ class LiveRows:
         found = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
         return {path.name: load(path) is not None for path in found if path.name.isdigit()}
 
+    def kept_versions(self) -> set[int]:
+        """Table versions of which a segment is kept: each is told by its manifest, and useless without it."""
+        found = self._folder.iterdir() if self._folder.is_dir() else ()
+        return {int(path.name) for path in found if path.name.isdigit()}
+
     def close(self) -> None:
         """Wait for a segment that is being made."""
         thread = self._merging
@@ -337,9 +355,7 @@ class LiveRows:
 
     def _load(self, version: int) -> None:
         """Start from the newest segment kept by any process that fits the table."""
-        found = self._folder.iterdir() if self._folder.is_dir() else ()
-        numbers = sorted((int(path.name) for path in found if path.name.isdigit()), reverse=True)
-        for number in numbers:
+        for number in sorted(self.kept_versions(), reverse=True):
             kept = load(self._folder / str(number)) if number <= version else None
             if kept is None or kept[1]["dim"] != self._dim or kept[1]["manifest"] != self._manifest(number):
                 continue
@@ -351,8 +367,8 @@ class LiveRows:
             return
 
     def _manifest_path(self, version: int) -> Path | None:
-        names = (f"{2**64 - 1 - version:020d}.manifest", f"{version}.manifest")
-        return next((path for name in names if (path := self._path / "_versions" / name).is_file()), None)
+        path = manifest(self._path, version)
+        return path if path.is_file() else None
 
     def _manifest(self, version: int) -> str:
         """Digest of a version's manifest, "" when it is not there: a version number alone may come twice, when a torn

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factform.errors import StoreError
-from factform.facts.disk import failpoint, fsync_path, refused, sync_path
+from factform.facts.disk import failpoint, refused, sync_path
 from factform.facts.index import Index, Refused, whole
+from factform.facts.tableversions import manifest, numbers
 
 QUARANTINE = "quarantine"
-NEWEST = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ def sound(folder: Path, name: str, dim: int, durable: int | None) -> Index:
     StoreError when no version of the table can be read: it has to be made anew.
     """
     table = folder / f"{name}.lance"
-    for manifest in _newer(table, durable or 0):
-        if not _whole(manifest):
-            _set_aside(manifest, folder / QUARANTINE, name)
+    for version in numbers(table):
+        if version > (durable or 0) and not _whole(manifest(table, version)):
+            _set_aside(table, version, folder / QUARANTINE)
     index = _opened(folder, name, dim)
     if durable is None:
         index.check()
@@ -112,14 +112,13 @@ def _forget(index: Index, durable: int) -> None:
     """Take away what was left behind. Nobody was told of these versions, and where their files are damaged inside,
     Lance would stumble over them at every tidying. Their checksums go before them, so that they tell of no loss."""
     newest = index.version()
-    left = [manifest for manifest in _newer(index.path, durable) if _version(manifest) < newest]
-    index.sums.change((), [str(manifest) for manifest in left])
-    for path in (index.sums.path, index.sums.path.parent):
+    left = [manifest(index.path, version) for version in numbers(index.path) if durable < version < newest]
+    index.sums.change((), [str(path) for path in left])
+    with suppress(OSError):
+        index.sums.force()
+    for path in left:
         with suppress(OSError):
-            fsync_path(path)
-    for manifest in left:
-        with suppress(OSError):
-            manifest.unlink()
+            path.unlink()
 
 
 def quarantined(folder: Path) -> list[str]:
@@ -135,43 +134,31 @@ def _opened(folder: Path, name: str, dim: int) -> Index:
         except Refused:
             raise
         except StoreError:
-            manifests = _manifests(folder / f"{name}.lance")
-            if len(manifests) < 2:
+            table = folder / f"{name}.lance"
+            found = numbers(table)
+            if len(found) < 2:
                 raise
-            newest = manifests[0]
-            if len(manifests) > 3 and all(_whole(path) for path in manifests[:3]):
+            if len(found) > 3 and all(_whole(manifest(table, version)) for version in found[:3]):
                 raise  # Three whole manifests in a row: it is not they that keep the table from opening.
-            _set_aside(newest, folder / QUARANTINE, name)
+            _set_aside(table, found[0], folder / QUARANTINE)
 
 
-def _manifests(table: Path) -> list[Path]:
-    """The manifests of a table, newest first: Lance counts file names down from 2^64 - 1, with leading zeros."""
-    return sorted((table / "_versions").glob("*.manifest"))
-
-
-def _newer(table: Path, version: int) -> list[Path]:
-    return [path for path in _manifests(table) if _version(path) > version]
-
-
-def _version(manifest: Path) -> int:
-    return NEWEST - int(manifest.stem)
-
-
-def _whole(manifest: Path) -> bool:
+def _whole(path: Path) -> bool:
     """Whether a manifest ends as one should. Raises StoreError when it cannot be read: then it is not torn."""
     try:
-        return whole(manifest)
+        return whole(path)
     except OSError as error:
-        raise refused(f"{manifest} cannot be read", error) from error
+        raise refused(f"{path} cannot be read", error) from error
 
 
-def _set_aside(manifest: Path, quarantine: Path, table: str) -> None:
+def _set_aside(table: Path, version: int, quarantine: Path) -> None:
+    path = manifest(table, version)
     quarantine.mkdir(parents=True, exist_ok=True)
-    goal = quarantine / f"{table}-version{_version(manifest)}-{time.time_ns() // 1_000_000}.manifest"
+    goal = quarantine / f"{table.stem}-version{version}-{time.time_ns() // 1_000_000}.manifest"
     try:
-        manifest.replace(goal)
+        path.replace(goal)
         failpoint("manifest_set_aside")
     except OSError as error:
-        raise refused(f"{manifest} cannot be moved to {quarantine}", error) from error
-    for folder in (quarantine, manifest.parent, quarantine.parent):
+        raise refused(f"{path} cannot be moved to {quarantine}", error) from error
+    for folder in (quarantine, path.parent, quarantine.parent):
         sync_path(folder)

@@ -14,9 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from factform.facts.disk import fsync_path
 from factform.ids import sha256_file
 
-GONE = "gone"
+GONE, TIDYING = "gone", "tidying"
 
 MUTABLE = ("_versions/latest_version_hint.json",)
 """Files that Lance writes anew; this one only says where to begin looking for the newest version."""
@@ -41,6 +42,7 @@ class Sums:
         self._listed: dict[str, str] = {}
         self._owed: set[str] = set()
         self._gone: set[str] = set()
+        self._tidying = False
 
     def note(self, present: Collection[str]) -> None:
         """Note those of the files `present` that are not noted yet, and that noted ones are gone. What was noted first
@@ -56,6 +58,32 @@ class Sums:
     def change(self, came: Collection[str], went: Collection[str]) -> None:
         """The same where all that is new is that files came and others went; what it takes depends on these alone."""
         self._write(self._relative(came), self._relative(went))
+
+    def begin_tidying(self) -> None:
+        """Say that files are about to be deleted, for good before any is: a power cut may keep the deletion and lose
+        the note of it, which would tell of a loss that is none. Raises OSError."""
+        with self.path.open("ab") as file:
+            file.write(_line(TIDYING, "-"))
+        self.force()
+
+    def end_tidying(self) -> None:
+        """Write the file anew with what is listed now and nothing else, in one step. Raises OSError."""
+        listed = dict(self._read())
+        fresh = self.path.with_suffix(".fresh")
+        fresh.write_bytes(b"".join(_line(stated, name) for name, stated in listed.items()))
+        fsync_path(fresh)
+        fresh.replace(self.path)
+        fsync_path(self.path.parent)
+
+    def tidying(self) -> bool:
+        """Whether files may be gone of which that is not noted yet."""
+        self._read()
+        return self._tidying
+
+    def force(self) -> None:
+        """Force what is noted to stable storage. Raises OSError."""
+        fsync_path(self.path)
+        fsync_path(self.path.parent)
 
     def _relative(self, names: Collection[str]) -> set[str]:
         return {os.path.relpath(name, self.folder) for name in names}.difference(MUTABLE)
@@ -97,6 +125,8 @@ class Sums:
                 if sha256_file(self.folder / name) != listed[name]:
                     changed.append(name)
         missing, unlisted = sorted(set(listed) - names), sorted(names - set(listed))
+        if self._tidying:
+            missing = []
         return Compared(len(names & set(listed)), tuple(changed), tuple(missing), tuple(unlisted))
 
     def _read(self) -> dict[str, str]:
@@ -104,15 +134,18 @@ class Sums:
         try:
             status = self.path.stat()
         except FileNotFoundError:
-            self._state, self._listed = None, {}
+            self._state, self._listed, self._tidying = None, {}, False
             return self._listed
         if self._state != (status.st_size, status.st_mtime_ns):
             found: dict[str, str] = {}
+            self._tidying = False
             for line in self.path.read_bytes().split(b"\n"):
                 if (entry := _entry(line)) is None:
                     continue
                 stated, name = entry
-                if stated == GONE:
+                if stated == TIDYING:
+                    self._tidying = True
+                elif stated == GONE:
                     found.pop(name, None)
                 else:
                     found.setdefault(name, stated)

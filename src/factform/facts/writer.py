@@ -415,6 +415,7 @@ class Writer:
             index.sync()
             failpoint("after_optimize_fsync")
             self._ledger.note(self._current.mark())
+        index.forget_versions()
 
     # --- recovery -------------------------------------------------------------------------------
 
