@@ -28,11 +28,11 @@ from harness.shares import fitted, tried
 
 from factform.facts.embed import Embedder
 from factform.facts.index import Found
-from factform.facts.rerank import best_matches
 from factform.facts.rerank import rerank as reranked
 from factform.facts.rows import search_text
 from factform.facts.search import DEFAULT_RANKING, Asked, Scored, fuse, reordered
 from factform.facts.store import DataLayer, View
+from factform.facts.tokenbits import best_matches
 from factform.facts.visible import Visible
 from factform.measure.intervals import paired_difference, rate_interval
 from factform.measure.metrics import mrr_at, ndcg_at, recall_at
@@ -82,7 +82,7 @@ def _rrf(item: Scored) -> float:
 def _even(fused: Sequence[Scored], asked: Asked, encoder: KeptEncoder) -> list[Scored]:
     """Late interaction as it was before: every token of the question weighs the same, half of the score."""
     head = fused[: DEFAULT_RANKING.depth]
-    best = best_matches(asked.tokens, [encoder.tokens_of(search_text(item.row.chunk)) for item in head])
+    best = best_matches(asked.tokens, [encoder.bits_of(search_text(item.row.chunk)) for item in head])
     return reordered(fused, [float(x) for x in best.mean(1)] if best.size else [], "maxsim", 0.5)
 
 

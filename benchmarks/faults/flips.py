@@ -63,6 +63,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "audit log": ("audit.db",),
     "adapters": ("adapters/*/adapter.*",),
     "encoded passages": ("kv/blocks/*",),
+    "token vectors": ("cache/tokens/*",),
 }
 """Kinds of files; each gets the same share of flips, however many files or bytes it has."""
 

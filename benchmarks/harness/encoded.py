@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factform.facts.embed import Embedder, Vectors
+from factform.facts.tokenbits import Bits, bits_of
 from factform.ids import sha256_text
 
 BATCH = 256
@@ -86,6 +87,10 @@ class KeptEncoder:
         _, first, count = self._places[sha256_text(text)]
         assert self._tokens is not None
         return np.asarray(self._tokens[first : first + count])
+
+    def bits_of(self, text: str) -> Bits:
+        """Token vectors of a passage as a search has them."""
+        return bits_of(self.tokens_of(text).astype(np.float32))
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         if not texts:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factform.facts.rerank import EVEN, WEIGHT, best_matches
+from factform.facts.rerank import EVEN, WEIGHT
 from factform.facts.rows import search_text
 from factform.facts.search import BM25_WEIGHT, DEFAULT_RANKING
 from factform.facts.store import DataLayer, View
+from factform.facts.tokenbits import best_matches
 from factform.facts.visible import Visible
 from factform.measure.intervals import paired_difference
 from factform.measure.metrics import ndcg_at
@@ -47,7 +48,7 @@ def seen(layer: DataLayer, encoder: KeptEncoder, question: str) -> Seen:
     found = sorted(found, key=lambda item: item.row.chunk.id)
     words = np.array([item.bm25 for item in found])
     dense = np.array([float(np.dot(item.vector, vector)) for item in found])
-    best = best_matches(tokens, [encoder.tokens_of(search_text(item.row.chunk)) for item in found])
+    best = best_matches(tokens, [encoder.bits_of(search_text(item.row.chunk)) for item in found])
     top = words.max(initial=0)
     return Seen(tuple(i.row.chunk.document for i in found), words / top if top else words, dense, best.astype(float))
 

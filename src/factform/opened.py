@@ -252,6 +252,7 @@ class Opened:
             ranking=Ranking(facts.word_weight, facts.candidates, facts.rerank, facts.rerank_depth),
             cross_encoder=self.open_cross_encoder() if facts.rerank == "cross-encoder" else None,
             made_by=use.made_by,
+            keep_tokens=facts.token_vectors == "disk",
         )
 
     def parsing(self) -> Limits:

@@ -57,6 +57,8 @@ class FactsSettings(BaseModel):
 
     The best `candidates` by vectors and by words are scored together, words having the share `word_weight`, and the
     first `rerank_depth` of them once more by `rerank`; "cross-encoder" takes `rerank_model` (a folder or hub id).
+    What "maxsim" needs of passages is kept on "disk", 9 KB for one of 180 tokens, or in "memory", as far as there is
+    room; what is not there is computed.
     A plain question is answered from `passages` of them; with `passage_tokens` above 0 from as many as fit into that.
 
     Of old versions `factform prune` keeps the newest `keep_versions` of each document, the current one counted, and
@@ -75,6 +77,7 @@ class FactsSettings(BaseModel):
     rerank: Literal["maxsim", "cross-encoder", "none"] = "maxsim"
     rerank_depth: int = Field(default=30, ge=1, le=1000)
     rerank_model: str = ""
+    token_vectors: Literal["disk", "memory"] = "disk"
     max_file_mb: int = Field(default=50, ge=1)
     keep_versions: int = Field(default=0, ge=0)
     keep_days: int = Field(default=0, ge=0, le=100_000)

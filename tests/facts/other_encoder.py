@@ -31,5 +31,6 @@ class OtherEncoder(HashEncoder):
 
     def encode_query(self, text: str) -> tuple[Vectors, Vectors]:
         whole, tokens = super().encode_query(text)
-        short = -whole[: self.dim]
-        return np.asarray(short / np.linalg.norm(short), np.float32), tokens
+        short, few = -whole[: self.dim], tokens[:, : self.dim]
+        few = few / np.linalg.norm(few, axis=1, keepdims=True)
+        return np.asarray(short / np.linalg.norm(short), np.float32), np.asarray(few, np.float32)

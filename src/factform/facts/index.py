@@ -163,6 +163,12 @@ class Index:
         self._follow()
         return self._live.rowids_of([document_key(document) for document in documents])
 
+    def ids_of(self, documents: Collection[str] | None = None) -> set[str]:
+        """Ids of the chunks of some documents, or of all."""
+        self._follow()
+        keys = None if documents is None else [document_key(document) for document in documents]
+        return self._live.ids_of(keys)
+
     def _drop(self, rowids: Sequence[int]) -> None:
         if rowids:
             with _translated(self.folder, "written"):

@@ -247,6 +247,19 @@ class LiveRows:
                     found.update(int(columns.rowids[row]) for row in rows if columns.ended[row] == FOREVER)
             return sorted(found)
 
+    def ids_of(self, keys: Collection[str] | None) -> set[str]:
+        """Ids of the chunks of these documents that count, or of all."""
+        with self._lock:
+            found: set[str] = set()
+            if keys is None:
+                for columns in (self._base.columns, self._tail.columns.rows(slice(0, self._tail.n))):
+                    found.update(each.decode() for each in columns.ids[columns.ended == FOREVER].tolist())
+                return found
+            for key in keys:
+                for columns, rows in self._places(key.encode()):
+                    found.update(columns.ids[row].decode() for row in rows if columns.ended[row] == FOREVER)
+            return found
+
     def superseded(self) -> frozenset[int]:
         """Rows that are still in the table and no longer count."""
         with self._lock:

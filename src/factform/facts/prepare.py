@@ -11,20 +11,25 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from factform.errors import DocumentError, StoreError
 from factform.facts import blobs
 from factform.facts.chunk import chunk
 from factform.facts.embed import Encoder, Vectors
 from factform.facts.ledger import VersionRow
 from factform.facts.places import encode_places
-from factform.facts.rerank import TokenVectors
 from factform.facts.rows import Row, search_text
 from factform.facts.sandbox import Sandbox
+from factform.facts.tokens import TokenVectors
 from factform.ids import sha256
 from factform.records import Chunk, Parsed
 
 KEPT_CHUNKS = 64
-"""Chunks of a batch up to which their token vectors are kept for reranking: a document or a few, not a bulk load."""
+"""Chunks of a batch up to which their token vectors are held in memory: a document or a few, not a bulk load."""
+
+AT_ONCE = 256
+"""Chunks embedded in one go: their token vectors, before they are made small, take 60 MB."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Prepared:
 class Preparer:
     """Prepares versions whose bytes are in `store`, parsing them in `sandbox`."""
 
-    def __init__(self, store: Path, encoder: Encoder, chunk_tokens: int, tokens: TokenVectors, sandbox: Sandbox):
+    def __init__(self, store: Path, encoder: Encoder, chunk_tokens: int, tokens: TokenVectors | None, sandbox: Sandbox):
         self.store = store
         self._encoder = encoder
         self._chunk_tokens = chunk_tokens
@@ -77,14 +82,18 @@ class Preparer:
             yield row, made
 
     def embed(self, ready: Sequence[Prepared], *, keep_tokens: bool = False) -> tuple[list[Row], Vectors]:
-        """Rows and their vectors. With `keep_tokens` the token vectors of a few chunks are held for the first question
-        on them: reranking would compute the same forward pass again."""
+        """Rows and their vectors. Token vectors are put by for reranking, which would compute the same forward pass
+        again; with `keep_tokens` those of a few chunks also in memory, for the first question on them."""
         rows = [Row(piece, item.row.access, item.row.seq) for item in ready for piece in item.chunks]
-        texts = [search_text(row.chunk) for row in rows]
-        if not keep_tokens or len(rows) > KEPT_CHUNKS:
+        chunks, texts = [row.chunk for row in rows], [search_text(row.chunk) for row in rows]
+        if self._tokens is None:
             return rows, self._encoder.encode(texts)
-        vectors, tokens = self._encoder.encode_both(texts)
-        self._tokens.put([row.chunk for row in rows], tokens)
+        vectors = np.empty((len(rows), self._encoder.dim), np.float32)
+        order = sorted(range(len(rows)), key=lambda i: len(texts[i]))  # a batch should be of like lengths
+        for first in range(0, len(order), AT_ONCE):
+            some = order[first : first + AT_ONCE]
+            vectors[some], tokens = self._encoder.encode_both([texts[i] for i in some])
+            self._tokens.put([chunks[i] for i in some], tokens, hold=keep_tokens and len(rows) <= KEPT_CHUNKS)
         return rows, vectors
 
     def _begin(self, row: VersionRow) -> Future[Parsed]:

@@ -29,10 +29,11 @@ from factform.facts.origins import Origins
 from factform.facts.places import Places, decode_places, framed
 from factform.facts.prune import Pruner
 from factform.facts.recovery import account, quarantined
-from factform.facts.rerank import CrossReranker, MaxSimReranker, Reranker, TokenVectors
+from factform.facts.rerank import CrossReranker, MaxSimReranker, Reranker
 from factform.facts.rerank import rerank as reranked
 from factform.facts.sandbox import Limits, Sandbox
 from factform.facts.search import DEFAULT_RANKING, Asked, Ranking, explained, fuse, printable
+from factform.facts.tokens import TokenVectors
 from factform.facts.versions import Difference, compare, pick
 from factform.facts.visible import Visible
 from factform.facts.writer import Progress, Writer
@@ -81,6 +82,7 @@ class DataLayer:
         ranking: Ranking = DEFAULT_RANKING,
         cross_encoder: CrossEncoder | None = None,
         made_by: str = "",
+        keep_tokens: bool = True,
     ):
         self.folder = folder
         self._blobs = folder / "blobs"
@@ -92,9 +94,14 @@ class DataLayer:
         self._current = CurrentIndex(
             folder, ledger, embedder=encoder.identity, dim=encoder.dim, chunk_tokens=chunk_tokens, made_by=made_by
         )
-        self._tokens = TokenVectors()
         self.ranking = ranking
+        kept = folder / "cache" / "tokens" if keep_tokens else None
+        self._tokens = TokenVectors(encoder, kept) if ranking.rerank == "maxsim" else None
         self._reranker = self._named(cross_encoder)
+        # What is found at an earlier time may be gone from the index, and nobody would let go of it.
+        self._past_reranker = (
+            MaxSimReranker(self._tokens, encoder.digest, keep=False) if self._tokens else self._reranker
+        )
         self._filters = Filters(ledger)
         self._sandbox = Sandbox(parsing)
         self._past = Past(folder, encoder, chunk_tokens, ledger, self._current, self._sandbox)
@@ -113,13 +120,15 @@ class DataLayer:
         ranking: Ranking = DEFAULT_RANKING,
         cross_encoder: CrossEncoder | None = None,
         made_by: str = "",
+        keep_tokens: bool = True,
     ) -> DataLayer:
         """Open the data layer in `folder` (a project's `.factform`), making it when it is not there.
 
         Finishes what a crash left open, unless another process is writing just now. `for_rebuild` opens without
         looking at the index, to call `rebuild` when it was made with other settings. `parsing` limits what one
         document may take to be parsed. `ranking.rerank` "cross-encoder" needs the model. `made_by` is noted beside the
-        index, so that the caller can open the embedder again after its settings have changed (see `in_use`).
+        index, so that the caller can open the embedder again after its settings have changed (see `in_use`). Without
+        `keep_tokens`, token vectors for late interaction are kept in memory only.
 
         Raises SettingsError when the index was made by another embedder or chunk size, StoreError when it was made
         by a version of Factform with another row layout or the ledger cannot be used.
@@ -128,7 +137,7 @@ class DataLayer:
         folder.mkdir(parents=True, exist_ok=True)
         lock = WriterLock(folder / "writer.lock", wait_s)
         ledger = Ledger.open(folder / "ledger.db", lock)
-        layer = cls(folder, embedder, chunk_tokens, ledger, lock, parsing, ranking, cross_encoder, made_by)
+        layer = cls(folder, embedder, chunk_tokens, ledger, lock, parsing, ranking, cross_encoder, made_by, keep_tokens)
         try:
             if not for_rebuild:
                 layer._current.check_settings()
@@ -144,6 +153,8 @@ class DataLayer:
         self._sandbox.close()
         self._ledger.close()
         self._current.close()
+        if self._tokens is not None:
+            self._tokens.close()
 
     def __enter__(self) -> DataLayer:
         return self
@@ -191,8 +202,9 @@ class DataLayer:
         return Pruner(self.folder, self._ledger, self._current, self._writer.rebuilder, self._writer.writing)
 
     def forget_memory(self) -> None:
-        """Let go of what was computed of passages and is kept for the next question."""
-        self._tokens.clear()
+        """Let go of what was computed of passages and is held in memory for the next question."""
+        if self._tokens is not None:
+            self._tokens.clear()
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -213,7 +225,7 @@ class DataLayer:
         seen = [item for item in found if item.row.chunk.document not in hidden]
         scored = fuse(seen, asked.vector, self.ranking.word_weight)
         searched = time.perf_counter()
-        by = self._reranker if rerank else None
+        by = (self._past_reranker if view.past else self._reranker) if rerank else None
         scored, notes = reranked(scored, asked, by, self.ranking.depth)
         best, copies = copies_apart(scored, k) if distinct else (scored, ())
         index = self._current.get()
@@ -248,8 +260,8 @@ class DataLayer:
         """The reranker that the settings name."""
         if self.ranking.rerank == "none":
             return None
-        if self.ranking.rerank == "maxsim":
-            return MaxSimReranker(self._encoder, self._tokens)
+        if self._tokens is not None:
+            return MaxSimReranker(self._tokens, self._encoder.digest)
         if cross_encoder is None:
             raise SettingsError('facts.rerank = "cross-encoder" needs a model: set facts.rerank_model')
         return CrossReranker(cross_encoder)

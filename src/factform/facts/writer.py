@@ -30,10 +30,10 @@ from factform.facts.offered import normal, unstorable, valid_unicode
 from factform.facts.prepare import Prepared, Preparer
 from factform.facts.rebuild import Rebuilder
 from factform.facts.recovery import Difference, difference
-from factform.facts.rerank import TokenVectors
 from factform.facts.rows import Row
 from factform.facts.sandbox import Sandbox
 from factform.facts.stages import Stages
+from factform.facts.tokens import TokenVectors
 from factform.ids import sha256, version_id
 from factform.records import Receipt, ReceiptStatus, Source
 
@@ -111,7 +111,7 @@ class Writer:
         ledger: Ledger,
         lock: WriterLock,
         current: CurrentIndex,
-        tokens: TokenVectors,
+        tokens: TokenVectors | None,
         sandbox: Sandbox,
     ):
         self.folder = folder
@@ -121,6 +121,7 @@ class Writer:
         self._current = current
         self.unfinished: str | None = None
         self._sandbox = sandbox
+        self._tokens = tokens
         self._preparer = Preparer(self._blobs, encoder, chunk_tokens, tokens, sandbox)
         self.rebuilder = Rebuilder(folder, ledger, lock, current, self._preparer, self._finish_pending)
 
@@ -206,7 +207,10 @@ class Writer:
 
     def rebuild(self, progress: Progress | None = None, *, background: bool = False) -> dict[str, Any]:
         """Fill a table beside the one in use from ledger and blobs, and switch to it when it is on disk."""
-        return self.rebuilder.run(progress, background=background)
+        told = self.rebuilder.run(progress, background=background)
+        if self._tokens is not None:
+            self._tokens.keep_only(self._current.get().ids_of())
+        return told
 
     def recover(self) -> None:
         """Finish what a crash left open, when there is anything and nobody else is writing."""
@@ -390,21 +394,31 @@ class Writer:
         """Commit; returns when a search could find it. On return it is on disk for good."""
         failpoint("after_embed")
         index = self._current.get()
-        index.replace(rows, vectors, [item.row.document for item in ready])
+        documents = [item.row.document for item in ready]
+        old = index.ids_of(documents)
+        index.replace(rows, vectors, documents)
         visible = time.perf_counter()
         failpoint("after_commit")
         index.sync()
         failpoint("after_fsync")
+        self._let_go(old.difference(row.chunk.id for row in rows))
         return visible
 
     def _remove_from_index(self, documents: Sequence[str]) -> None:
         index = self._current.get()
+        old = index.ids_of(documents)
         index.delete(documents)
         failpoint("remove_after_commit")
         index.sync()
         failpoint("remove_after_fsync")
+        self._let_go(old)
         self._ledger.finish_removal(documents, self._current.mark())
         failpoint("remove_after_all")
+
+    def _let_go(self, chunks: Collection[str]) -> None:
+        """What was put by for reranking goes with its chunks."""
+        if self._tokens is not None:
+            self._tokens.drop(chunks)
 
     def _optimize(self) -> None:
         """Tidy the index when it needs it. Until the ledger has the new mark, a crash sets the index back."""
@@ -442,6 +456,8 @@ class Writer:
             self._finish_pending()
         else:
             self.rebuild()
+        if self._tokens is not None:
+            self._tokens.keep_only(self._current.get().ids_of())
         self.unfinished = None
 
     def _open_index(self) -> bool:
