@@ -284,7 +284,7 @@ def test_only_what_there_is_a_report_of_is_told(parts: dict[str, ModuleType]) ->
 
 def test_latencies_are_held_against_what_is_asked(parts: dict[str, ModuleType]) -> None:
     told = {"n": 200, "p50": 30.0, "p90": 60.0, "p99": 160.0}
-    size = {"hybrid_ms": {**told, "p50": 11.0}, "reranked_warm_ms": {**told, "p50": 81.0}}
+    size = {"hybrid_ms": {**told, "p50": 11.0}, "reranked_ms": {**told, "p50": 81.0}}
     fresh = {
         "saved_to_seen_by_another_process_ms": told,
         "removed_to_gone_for_another_process_ms": {**told, "p99": 40.0},

@@ -81,7 +81,7 @@ def scale(report: Report) -> list[Row]:
     rows: list[Row] = []
     for key, what, limit in (
         ("hybrid_ms", "hybrid search", HYBRID_MS),
-        ("reranked_warm_ms", "the same reranked", RERANKED_MS),
+        ("reranked_ms", "the same reranked", RERANKED_MS),
     ):
         for size in SIZES:
             if (one := report.get(str(size), {}).get(key)) is not None:

@@ -37,7 +37,7 @@ class TokenVectors:
     def of(self, chunks: Sequence[Chunk], *, keep: bool = True) -> list[Bits]:
         """Token vectors of each chunk with its header, computing those not yet known. Without `keep` these are not put
         into the file."""
-        keys = [_key(chunk) for chunk in chunks]
+        keys = [key_of(chunk) for chunk in chunks]
         with self._lock:
             known = {key: self._held[key] for key in keys if key in self._held}
         missing = {chunk.id: key for key, chunk in zip(keys, chunks, strict=True) if key not in known}
@@ -55,7 +55,7 @@ class TokenVectors:
     def put(self, chunks: Sequence[Chunk], vectors: Sequence[Vectors], *, hold: bool) -> None:
         """Keep what was encoded elsewhere: the token vectors of `search_text` of each chunk. With `hold` also in
         memory: somebody may ask about them soon."""
-        made = [(chunk, _key(chunk), bits_of(each)) for chunk, each in zip(chunks, vectors, strict=True)]
+        made = [(chunk, key_of(chunk), bits_of(each)) for chunk, each in zip(chunks, vectors, strict=True)]
         self._save(made)
         if hold:
             self._hold((key, bits) for _, key, bits in made)
@@ -97,6 +97,7 @@ class TokenVectors:
                 self._size -= dropped.nbytes
 
 
-def _key(chunk: Chunk) -> bytes:
+def key_of(chunk: Chunk) -> bytes:
+    """Digest of what is encoded of a chunk."""
     # By content, not by id alone: a new title changes what is encoded but not the chunk's id.
     return bytes.fromhex(sha256_text(search_text(chunk)))
