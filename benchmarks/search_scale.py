@@ -35,7 +35,7 @@ import numpy as np
 from factform.facts.disk import bytes_below
 from factform.facts.embed import Embedder, Vectors
 from factform.facts.store import DataLayer
-from factform.facts.tokenbits import SUM, width
+from factform.facts.tokenbits import PRODUCT, width
 from factform.facts.tokens import key_of
 from factform.facts.visible import EVERYTHING
 from factform.ids import sha256_json
@@ -151,7 +151,7 @@ def _with_tokens(layer: DataLayer, chunks: int) -> None:
     rng, done = np.random.default_rng(0), 0
     for rows, _ in layer._current.get().batches():
         drawn = rng.integers(0, 256, (len(rows), TOKENS, width(layer._encoder.dim)), np.uint8)
-        drawn[:, :, -2:] = np.array([15.6], SUM).view(np.uint8)  # the mean sum of 384 numbers of a unit vector
+        drawn[:, :, -2:] = np.array([17.3], PRODUCT).view(np.uint8)  # the mean product of 384 numbers
         tokens._save((row.chunk, key_of(row.chunk), each) for row, each in zip(rows, drawn, strict=True))
         done += len(rows)
         print(f"  token vectors of {done} of {chunks} chunks", flush=True)

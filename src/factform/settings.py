@@ -57,7 +57,7 @@ class FactsSettings(BaseModel):
 
     The best `candidates` by vectors and by words are scored together, words having the share `word_weight`, and the
     first `rerank_depth` of them once more by `rerank`; "cross-encoder" takes `rerank_model` (a folder or hub id).
-    What "maxsim" needs of passages is kept on "disk", 9 KB for one of 180 tokens, or in "memory", as far as there is
+    What "maxsim" needs of passages is kept on "disk", 18 KB for one of 180 tokens, or in "memory", as far as there is
     room; what is not there is computed.
     A plain question is answered from `passages` of them; with `passage_tokens` above 0 from as many as fit into that.
 

@@ -12,7 +12,7 @@ from factform.facts.embed import Vectors
 from factform.facts.rerank import EVEN, WEIGHT, MaxSimReranker, maxsim, rerank
 from factform.facts.rows import Row
 from factform.facts.search import DEPTH, Asked, Scored
-from factform.facts.tokenbits import bits_of
+from factform.facts.tokenbits import EDGE, bits_of
 from factform.facts.tokens import TokenVectors
 from factform.ids import sha256_text
 from factform.records import Chunk
@@ -30,7 +30,8 @@ def scored(key: str, text: str, score: float, title: str = "") -> Scored:
 def test_maxsim_is_the_weighted_mean_of_best_matches(questions: int, passages: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     q = rng.normal(size=(questions, 4)).astype(np.float32)
-    given = [rng.normal(size=(count, 4)).astype(np.float32) for count in passages]
+    drawn = [rng.normal(size=(count, 4)).astype(np.float32) for count in passages]
+    given = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in drawn]
     best = [[max((_cosine(x, y) for y in p), default=0.0) for x in q] for p in given]
     expected = []
     for row in best:
@@ -40,9 +41,12 @@ def test_maxsim_is_the_weighted_mean_of_best_matches(questions: int, passages: l
 
 
 def _cosine(asked: Vectors, kept: Vectors) -> float:
-    """Of what is kept of a vector: its signs over the sum of its absolute values."""
-    signs = [1.0 if y > 0 else -1.0 for y in kept]
-    return sum(float(x) * sign for x, sign in zip(asked, signs, strict=True)) / sum(abs(float(y)) for y in kept)
+    """With what is kept of a vector, over that one's own product with it."""
+    edge = EDGE / len(kept) ** 0.5
+    levels = [(1.510 if abs(y) > edge else 0.4528) * (1 if y > 0 else -1) for y in map(float, kept)]
+    return sum(float(x) * y for x, y in zip(asked, levels, strict=True)) / sum(
+        float(x) * y for x, y in zip(kept, levels, strict=True)
+    )
 
 
 def test_a_token_that_matches_everywhere_decides_nothing() -> None:

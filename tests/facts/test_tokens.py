@@ -1,4 +1,4 @@
-"""Token vectors: what a bit a number keeps, the file against whatever may happen to it, and who lets go of what."""
+"""Token vectors: what two bits a number keep, the file against whatever may happen to it, and who lets go of what."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_vector_matches_itself_exactly_whatever_its_size(tokens: int, dim: int
         assert match == pytest.approx(1.0, rel=2e-3)  # the sum is kept in half precision
 
 
-def test_cosines_are_right_on_the_mean_and_off_by_a_few_hundredths() -> None:
+def test_cosines_are_right_on_the_mean_and_off_by_hundredths() -> None:
     rng = np.random.default_rng(1)
     question = unit(rng, 1, 384)
     near = question * np.linspace(0, 1, 2000, dtype=np.float32)[:, None]
@@ -75,7 +75,7 @@ def test_cosines_are_right_on_the_mean_and_off_by_a_few_hundredths() -> None:
     got = np.array([best_matches(question, [bits_of(each[None])])[0, 0] for each in vectors])
     off = got - vectors @ question[0]
     assert abs(off.mean()) < 0.005
-    assert off.std() < 0.05
+    assert off.std() < 0.025
 
 
 def test_passages_without_tokens() -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from factform.facts.embed import Encoder, Vectors
 from factform.facts.rows import search_text
-from factform.facts.tokenbits import Bits, bits_of, width
+from factform.facts.tokenbits import FORMAT, Bits, bits_of, width
 from factform.facts.tokenfile import TokenFile
 from factform.ids import sha256_text
 from factform.records import Chunk
 
 CACHE_BYTES = 64 << 20
-"""In memory: some 7,000 passages of the default size."""
+"""In memory: some 3,500 passages of the default size."""
 
 
 class TokenVectors:
@@ -28,7 +28,7 @@ class TokenVectors:
 
     def __init__(self, encoder: Encoder, folder: Path | None = None, *, limit: int = CACHE_BYTES):
         self._encoder = encoder
-        self._file = TokenFile(folder / f"{encoder.digest[:16]}.db", width(encoder.dim)) if folder else None
+        self._file = TokenFile(folder / f"{encoder.digest[:16]}.{FORMAT}.db", width(encoder.dim)) if folder else None
         self._limit = limit
         self._size = 0
         self._held: OrderedDict[bytes, Bits] = OrderedDict()
