@@ -19,7 +19,7 @@ from factform import compute
 
 Vectors = NDArray[np.float32]
 Bits = NDArray[np.uint8]
-"""[tokens, ceil(dim / 4) + 2]: four numbers a byte, the first in the highest bits, then the product in half precision."""
+"""[tokens, ceil(dim / 4) + 2]: four numbers a byte, the first in its highest bits; then the product, half precision."""
 
 FORMAT = "2bit"
 """Another one gets another name, so that no file is read as what it is not."""
