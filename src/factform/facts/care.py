@@ -22,7 +22,7 @@ import numpy as np
 from factform.errors import FactformError, StoreError
 from factform.facts import blobs, ledgerlog
 from factform.facts.current import CurrentIndex
-from factform.facts.disk import files_below
+from factform.facts.disk import bytes_below, files_below
 from factform.facts.index import Index, index_files
 from factform.facts.ledger import Ledger, VersionRow, WriterLock, migrations
 from factform.facts.rebuild import MARK as REBUILD
@@ -367,6 +367,8 @@ def check_surroundings(folder: Path) -> list[Check]:
     if (3, 7, 0) <= version <= (3, 51, 2):
         message = f"SQLite {sqlite3.sqlite_version} has the WAL-reset fault; Factform uses a rollback journal instead"
         found.append(Check("sqlite", "note", message))
+    if size := bytes_below(folder / "cache" / "tokens"):
+        found.append(Check("token_vectors", "ok", f"{size >> 20:,} MiB of token vectors are kept for reranking"))
     aside = dict(files_below(folder / "quarantine"))
     if aside:
         size = sum(aside.values())
