@@ -12,15 +12,14 @@ import pytest
 from hash_encoder import DIM, HashEncoder
 
 from factform.errors import StoreError
-from factform.facts import blobs
-from factform.facts import index as index_module
+from factform.facts import blobs, tablefiles
 from factform.facts.care import Check, Place, examine
 from factform.facts.care_repair import Action, needs_index, repair_truth
-from factform.facts.index import index_files
 from factform.facts.mend import mend
 from factform.facts.parse import parse
 from factform.facts.store import DataLayer
 from factform.facts.sums import MUTABLE, Sums
+from factform.facts.tablefiles import index_files
 from factform.ids import sha256
 from factform.records import Source
 
@@ -234,9 +233,9 @@ def test_a_flipped_column_name_is_an_error_of_ours(store: Path) -> None:
 @pytest.mark.parametrize("name", ["RustPanic", "PanicException"])
 def test_a_panic_in_the_library_is_an_error_of_ours(store: Path, name: str) -> None:
     panic = type(name, (BaseException,), {})
-    with pytest.raises(StoreError, match="index rebuild"), index_module._translated(store, "read"):
+    with pytest.raises(StoreError, match="index rebuild"), tablefiles.translated(store, "read"):
         raise panic
-    with pytest.raises(KeyboardInterrupt), index_module._translated(store, "read"):
+    with pytest.raises(KeyboardInterrupt), tablefiles.translated(store, "read"):
         raise KeyboardInterrupt
 
 
@@ -288,7 +287,7 @@ def test_what_a_crash_left_is_on_disk_before_its_checksum_is_noted(
         index.delete(["b"])
     left = set(index_files(index.path)) - before - {str(index.path / name) for name in MUTABLE}
     done: list[tuple[str, str]] = []
-    force, write, unlink = index_module.fsync_path, Sums._write, Path.unlink
+    force, write, unlink = tablefiles.fsync_path, Sums._write, Path.unlink
 
     def forced(path: Path) -> None:
         done.append(("forced", str(path)))
@@ -303,7 +302,7 @@ def test_what_a_crash_left_is_on_disk_before_its_checksum_is_noted(
         done.append(("unlinked", str(path)))
         unlink(path, missing_ok)
 
-    monkeypatch.setattr(index_module, "fsync_path", forced)
+    monkeypatch.setattr(tablefiles, "fsync_path", forced)
     monkeypatch.setattr(Sums, "_write", written)
     monkeypatch.setattr(Path, "unlink", unlinked)
     with DataLayer.open(store, HashEncoder()):

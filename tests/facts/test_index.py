@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from factform.errors import StoreError
 from factform.facts import index as module
-from factform.facts.index import Index, Refused, remove_tables
+from factform.facts import tablefiles
+from factform.facts.index import Index, remove_tables
 from factform.facts.rows import Row, search_text
+from factform.facts.tablefiles import Refused
 from factform.facts.visible import EVERYTHING, Visible
 from factform.facts.words import asked
 from factform.ids import chunk_id, sha256_text
@@ -206,7 +208,7 @@ def test_small_files_are_put_together_and_rows_keep_their_names(index: Index, mo
 
 def test_every_new_file_and_folder_is_fsynced(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: set[Path] = set()
-    monkeypatch.setattr(module, "fsync_path", synced.add)
+    monkeypatch.setattr(tablefiles, "fsync_path", synced.add)
     before = {path for path in index.folder.rglob("*") if path.is_file()}
     put(index, "a", ["apple"])
     index.optimize()
@@ -228,13 +230,13 @@ def test_what_could_not_be_fsynced_is_still_to_be(index: Index, monkeypatch: pyt
     def refuse(path: Path) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(module, "fsync_path", refuse)
+    monkeypatch.setattr(tablefiles, "fsync_path", refuse)
     with pytest.raises(Refused):
         index.sync()
     put(index, "b", ["banana"])
-    monkeypatch.setattr(module, "fsync_path", synced.add)
+    monkeypatch.setattr(tablefiles, "fsync_path", synced.add)
     index.sync()
-    assert {path for path in index.folder.rglob("*") if path.is_file()} - before - {index.sums.path} <= synced
+    assert {path for path in index.folder.rglob("*") if path.is_file()} - before - {index.files.sums.path} <= synced
     synced.clear()
     index.sync(everything=True)
     assert {path for path in index.path.rglob("*") if path.is_file()} <= synced

@@ -16,7 +16,7 @@ from factform.records import Source
 
 def compare(index: Index) -> Compared:
     files = [str(path) for path in index.path.rglob("*") if path.is_file()]
-    return Sums(index.sums.path, index.path).compare(files)
+    return Sums(index.files.sums.path, index.path).compare(files)
 
 
 def test_every_file_is_noted_after_every_write(tmp_path: Path) -> None:

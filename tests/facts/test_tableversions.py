@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from hash_encoder import DIM, HashEncoder
 
-from factform.facts import index as index_module
-from factform.facts import live, tableversions
+from factform.facts import live, tablefiles, tableversions
 from factform.facts.disk import bytes_below
-from factform.facts.index import Index, index_files
+from factform.facts.index import Index
 from factform.facts.store import DataLayer
+from factform.facts.tablefiles import index_files
 from factform.facts.tableversions import manifest, numbers, unneeded
 from factform.facts.visible import EVERYTHING
 from factform.records import Source
@@ -47,7 +47,7 @@ def found(layer: DataLayer, question: str) -> list[str]:
 
 
 def sound(index: Index) -> bool:
-    compared = index.sums.compare(list(index_files(index.path)))
+    compared = index.files.sums.compare(list(index_files(index.path)))
     return compared.checked > 0 and not (compared.changed or compared.missing or compared.unlisted)
 
 
@@ -58,7 +58,7 @@ def test_a_table_that_is_written_to_does_not_grow(layer: DataLayer, tmp_path: Pa
         index = layer._current.get()
         assert len(numbers(index.path)) <= 2 * MANY
         sizes.append(bytes_below(index.path))
-        lines.append(index.sums.path.read_bytes().count(b"\n"))
+        lines.append(index.files.sums.path.read_bytes().count(b"\n"))
     assert max(sizes[30:]) <= 1.2 * max(sizes[:30])
     assert max(lines[30:]) <= 1.2 * max(lines[:30])
     assert found(layer, "zebra") == ["zebra number 59"]
@@ -155,17 +155,17 @@ def test_a_power_cut_that_loses_the_note_tells_of_no_loss(layer: DataLayer, tmp_
     index = layer._current.get()
     for turn in range(3):
         add(layer, "d", f"zebra {turn}")
-    index.sums.begin_tidying()
+    index.files.sums.begin_tidying()
     gone = manifest(index.path, min(numbers(index.path)))
     gone.unlink()
-    assert not index.sums.compare(list(index_files(index.path))).missing
+    assert not index.files.sums.compare(list(index_files(index.path))).missing
     with DataLayer.open(tmp_path, HashEncoder()) as again:
         add(again, "d", "lion")
         other = again._current.get()
-        assert not other.sums.tidying()
+        assert not other.files.sums.tidying()
         assert sound(other)
         manifest(other.path, min(numbers(other.path))).unlink()
-        assert other.sums.compare(list(index_files(other.path))).missing  # a loss is told of again
+        assert other.files.sums.compare(list(index_files(other.path))).missing  # a loss is told of again
 
 
 def test_where_it_cannot_be_done_a_write_does_not_fail(layer: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ def test_where_it_cannot_be_done_a_write_does_not_fail(layer: DataLayer, monkeyp
         tried.append(arguments)
         return tableversions.take_away(*arguments)
 
-    monkeypatch.setattr(index_module, "take_away", counted)
+    monkeypatch.setattr(tablefiles, "take_away", counted)
     for turn in range(1, 13):
         add(layer, "d", f"zebra {turn}")
     assert found(layer, "zebra") == ["zebra 12"]

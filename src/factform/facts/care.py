@@ -23,10 +23,11 @@ from factform.errors import FactformError, StoreError
 from factform.facts import blobs, ledgerlog
 from factform.facts.current import CurrentIndex
 from factform.facts.disk import bytes_below, files_below
-from factform.facts.index import Index, index_files
+from factform.facts.index import Index
 from factform.facts.ledger import Ledger, VersionRow, WriterLock, migrations
 from factform.facts.rebuild import MARK as REBUILD
 from factform.facts.sums import Sums
+from factform.facts.tablefiles import index_files
 from factform.ids import sha256_file
 
 EXAMPLES = 5

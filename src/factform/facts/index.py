@@ -1,12 +1,11 @@
 """The index: one Lance table of chunks with vectors, words and access labels in the same row, and how it is searched.
 
 Knows nothing of where chunks come from or how scores are combined. Everything in it is derived from the ledger and
-the blobs, so whatever is wrong with it can be mended by making it anew. Lance does not fsync: this module does.
+the blobs, so whatever is wrong with it can be mended by making it anew.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,25 +17,20 @@ from typing import Any
 
 import lancedb
 import numpy as np
-import pyarrow as pa
 
 from factform.errors import StoreError
-from factform.facts.disk import advice, errno_in, failpoint, fsync_path, refused
+from factform.facts.disk import fsync_path
 from factform.facts.embed import Vectors
 from factform.facts.lexical import Seen, View, best, holding, nearest, seen, with_all, word_scores
-from factform.facts.listing import Listing
 from factform.facts.live import LiveRows, packed
 from factform.facts.packs import unpack_values, unpack_vectors
 from factform.facts.rows import TOLD, Row, arrow, row_of, schema, seal, search_text, told_row
-from factform.facts.sums import Sums
-from factform.facts.tableversions import reading, take_away, unneeded
+from factform.facts.tablefiles import TableFiles, translated
+from factform.facts.tableversions import reading
 from factform.facts.visible import Visible, document_key
 from factform.facts.words import asked, parts_of
 from factform.ids import chunk_id, sha256_text
 from factform.records import Chunk
-
-PANICS = ("RustPanic", "PanicException")
-"""Names of what comes out of Lance's own faults; the classes cannot be imported."""
 
 FRAGMENT_ROWS = 1024
 FRAGMENTS = 64
@@ -49,15 +43,8 @@ PHRASE_ROWS = 5_000
 COMMIT = "_row_last_updated_at_version"
 """Lance's own column: the table version a row came with."""
 
-ENDINGS = {".lance": b"LANC", ".manifest": b"LANC", ".arrow": b"ARROW1"}
-"""Last bytes of the files that have such."""
-
 FEW_HASHES = 500
 """Hashes looked for in one query."""
-
-
-class Refused(StoreError):
-    """The disk or the system refused; what the index holds is not to blame."""
 
 
 @dataclass(frozen=True)
@@ -72,52 +59,46 @@ class Found:
 class Index:
     """A table of chunks in a folder. Methods that write expect the caller to hold the writer's place."""
 
-    def __init__(self, folder: Path, name: str, dim: int, table: Any, connection: Any):
+    def __init__(self, folder: Path, name: str, dim: int, table: Any, connection: Any, files: TableFiles):
         self.folder = folder
         self.name = name
         self.dim = dim
         self._table = table
         self._connection = connection
-        self._listing = Listing(folder / f"{name}.lance")
-        self._not_durable: set[str] = set()
-        self._noted = False
-        self._tidies = True
+        self.files = files
         self._fixed: tuple[int, Any] = (-1, None)
         self._seen: Seen | None = None
         self._live = LiveRows(folder / f"{name}.lance", folder / f"{name}.words", dim, TOLD)
-        self.sums = Sums(folder / f"{name}.sums", folder / f"{name}.lance")
 
     @classmethod
     def create(cls, folder: Path, name: str, dim: int) -> Index:
         """A new, empty table; one of that name must not be there."""
-        with _translated(folder, "made"):
+        with translated(folder, "made"):
             folder.mkdir(parents=True, exist_ok=True)
             connection = _connect(folder)
             # What a row is called must stay when files are put together: what is searched names rows by that.
             options = {"new_table_enable_stable_row_ids": "true"}
             table = connection.create_table(name, schema=schema(dim), storage_options=options)
-        index = cls(folder, name, dim, table, connection)
+        index = cls(folder, name, dim, table, connection, TableFiles(folder, name))
         index.sync()
-        with _translated(folder, "forced to disk"):
+        with translated(folder, "forced to disk"):
             fsync_path(folder.parent)
         return index
 
     @classmethod
     def open(cls, folder: Path, name: str, dim: int) -> Index:
         """Open a table for reading and writing. Raises StoreError when it is not there or torn."""
-        with _translated(folder, "opened"):
+        with translated(folder, "opened"):
             connection = _connect(folder)
             table = connection.open_table(name)
             found = table.schema
         if found.names != schema(dim).names or found.field("vector").type != schema(dim).field("vector").type:
             raise StoreError(f"the index in {folder} has another layout; run `factform index rebuild`")
-        index = cls(folder, name, dim, table, connection)
-        index._listing.changes()  # whether these are on disk for good is for whoever opens a table to say
-        return index
+        return cls(folder, name, dim, table, connection, TableFiles(folder, name, opened=True))
 
     @property
     def path(self) -> Path:
-        return self.folder / f"{self.name}.lance"
+        return self.files.path
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -129,7 +110,7 @@ class Index:
         """
         batch = arrow(rows, vectors, self.dim)
         old = self._rowids(documents)
-        with _translated(self.folder, "written"):
+        with translated(self.folder, "written"):
             if rows:
                 self._table.add(batch)
         self._drop(old)
@@ -152,7 +133,7 @@ class Index:
     def append(self, rows: Sequence[Row], vectors: Vectors) -> None:
         """Add rows of documents the table is known not to hold (filling a new table)."""
         if rows:
-            with _translated(self.folder, "written"):
+            with translated(self.folder, "written"):
                 self._table.add(arrow(rows, vectors, self.dim))
 
     def delete(self, documents: Collection[str]) -> None:
@@ -171,12 +152,12 @@ class Index:
 
     def _drop(self, rowids: Sequence[int]) -> None:
         if rowids:
-            with _translated(self.folder, "written"):
+            with translated(self.folder, "written"):
                 self._table.delete(f"_rowid IN ({', '.join(map(str, rowids))})")
 
     def wants_optimizing(self) -> bool:
         """Whether there are so many small files, or rows outside the newest segment, that searching slows down."""
-        with _translated(self.folder, "read"):
+        with translated(self.folder, "read"):
             data = self._data()
             rows, files = data.count_rows(), len(data.get_fragments())
         extra = files - rows // _fragment_rows(rows)
@@ -184,7 +165,7 @@ class Index:
 
     def optimize(self, *, wait: bool = False) -> None:
         """Put small files together, and begin to make a new segment of what is searched; with `wait` have it made."""
-        with _translated(self.folder, "optimized"):
+        with translated(self.folder, "optimized"):
             data = self._data()
             rows = data.count_rows()
             if len(data.get_fragments()) > rows // _fragment_rows(rows) + 1:
@@ -198,22 +179,8 @@ class Index:
             self._live.merge(wait=wait)
 
     def forget_versions(self) -> None:
-        """Delete versions that nobody needs any more, when there are many. The newest must be on disk for good. Nothing
-        fails by this: where it cannot be done, a copy of the index opened later tries again."""
-        try:
-            old = unneeded(self.path, self._live.kept_versions()) if self._tidies else []
-            if not old:
-                return
-            self.sums.begin_tidying()
-            failpoint("tidying_begun")
-            with _translated(self.folder, "tidied"):
-                done = take_away(self.path, self.version(), old)
-            failpoint("versions_gone")
-            self.sync()
-            if done:
-                self.sums.end_tidying()
-        except (OSError, StoreError):
-            self._tidies = False
+        """Delete old versions of the table that nobody needs any more. The newest must be on disk for good."""
+        self.files.forget_versions(self.version(), self._live.kept_versions())
 
     def close(self) -> None:
         """Wait for what is done in the background."""
@@ -228,56 +195,12 @@ class Index:
         self._live.forget()
 
     def sync(self, *, everything: bool = False) -> None:
-        """Force every file written since the last call, and the folders that name them, to stable storage.
-
-        Lance's files never change once written, so new names are all there is to look for. `everything` takes no
-        file for durable that was there when the table was opened.
-        """
-        if everything:
-            self._listing = Listing(self.path)
-        came, went = self._listing.changes()
-        # What could not be forced to disk last time is still to be.
-        new = self._not_durable = (self._not_durable | came) - went
-        for name in sorted(new):
-            if not self._whole(name):
-                raise Refused(f"{name} was not written whole, and nobody was told; {advice(None)}")
-        self._force(new)
-        self._not_durable = set()
-        if self._noted and not everything and self.sums.path.exists():
-            self.sums.change(new, went)
-            return
-        present = set(index_files(self.path))
-        # Left by somebody who died, perhaps before it was on disk: where a power cut takes a file and leaves its
-        # checksum, that tells of a loss which is none.
-        self._force(self.sums.unlisted(present) - new)
-        self.sums.note(present)
-        self._noted = True
-        if self.sums.tidying():
-            with suppress(OSError):  # somebody died over it; what they deleted is noted now
-                self.sums.end_tidying()
-
-    def _whole(self, name: str) -> bool:
-        with self._forced():
-            return whole(Path(name))
-
-    def _force(self, names: Collection[str]) -> None:
-        """fsync files, and the folders that name them."""
-        with self._forced():
-            for name in sorted(names):
-                fsync_path(Path(name))
-            for folder in sorted({parent for name in names for parent in _folders(Path(name), self.folder)}):
-                fsync_path(folder)
-
-    @contextmanager
-    def _forced(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise Refused(str(refused(f"the index in {self.folder} cannot be forced to disk", error))) from error
+        """Force what was written to stable storage, as `TableFiles.sync` does."""
+        self.files.sync(everything=everything)
 
     def restore(self, version: int) -> None:
         """Make the table what it was at `version`, as a new version on top: other processes may hold the newest."""
-        with _translated(self.folder, f"set back to version {version}"):
+        with translated(self.folder, f"set back to version {version}"):
             self._live.forget(since=version)
             self._table.restore(version)
             self._live.forget(since=version)
@@ -348,7 +271,7 @@ class Index:
         lacking = [place for place, row in enumerate(read) if row is None]
         if lacking:
             rowids = view.at("rowids", rows[lacking]).tolist()
-            with _translated(self.folder, "searched"):
+            with translated(self.folder, "searched"):
                 batch = (
                     self._table_at(view.version).take_row_ids(rowids).select([*TOLD, "vector"]).with_row_id().to_arrow()
                 )
@@ -366,7 +289,7 @@ class Index:
         view = self._live.newest()
         if view is not None:
             return view
-        with _translated(self.folder, "searched"):
+        with translated(self.folder, "searched"):
             return self._live.at(self._newest(), self._table_at)
 
     def _newest(self) -> int:
@@ -391,7 +314,7 @@ class Index:
     @contextmanager
     def _reading(self) -> Iterator[None]:
         """For what reads for longer than a search: the version it reads stays."""
-        with reading(self.path), _translated(self.folder, "read"):
+        with reading(self.path), translated(self.folder, "read"):
             yield
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -402,7 +325,7 @@ class Index:
                 yield from batch.to_pylist()
 
     def count(self) -> int:
-        with _translated(self.folder, "read"):
+        with translated(self.folder, "read"):
             return int(self._data().count_rows())
 
     def scan(self) -> Iterator[tuple[Row, str, Vectors]]:
@@ -457,7 +380,7 @@ class Index:
         return {d: (low if low == high else -1, n) for d, _, low, high, n in sorted(rows)}
 
     def version(self) -> int:
-        with _translated(self.folder, "read"):
+        with translated(self.folder, "read"):
             return self._newest()
 
     def check(self) -> None:
@@ -500,50 +423,3 @@ def _connect(folder: Path) -> Any:
 
 def _fragment_rows(rows: int) -> int:
     return max(FRAGMENT_ROWS, rows // FRAGMENTS)
-
-
-def index_files(path: Path) -> Iterator[str]:
-    for folder, _, names in os.walk(path):
-        for name in names:
-            yield f"{folder}/{name}"
-
-
-def _folders(path: Path, top: Path) -> Iterator[Path]:
-    """Folders from that of `path` up to and including `top`: a new folder's name lives in its parent."""
-    for parent in path.parents:
-        yield parent
-        if parent == top:
-            return
-
-
-def whole(path: Path) -> bool:
-    """Whether a file of the table ends as it should. Raises OSError when it cannot be read.
-
-    Lance loses the error of a file's last write: the file is cut short on a full disk, and the commit goes on.
-    """
-    magic = ENDINGS.get(path.suffix, b"")
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        file.seek(max(0, size - len(magic)))
-        return size > 0 and file.read(len(magic)) == magic
-
-
-@contextmanager
-def _translated(folder: Path, done: str) -> Iterator[None]:
-    """Lance raises ValueError, OSError and RuntimeError, with its own source lines in the message. On damaged bytes it
-    may panic, which is none of them."""
-    try:
-        yield
-    except BaseException as error:
-        known = isinstance(error, ValueError | OSError | RuntimeError | pa.ArrowException)
-        if not known and type(error).__name__ not in PANICS:
-            raise
-        reason = str(error).split(", /")[0].strip()
-        number = errno_in(f"os error {error.errno}" if isinstance(error, OSError) else str(error))
-        if number is None:
-            number = errno_in(str(error))
-        if number is not None:
-            raise Refused(f"the index in {folder} cannot be {done}: {reason[:300]}; {advice(number)}") from error
-        raise StoreError(
-            f"the index in {folder} cannot be {done}: {reason[:300]}; run `factform index rebuild`"
-        ) from error

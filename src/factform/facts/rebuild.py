@@ -29,9 +29,10 @@ from factform.errors import StoreBusy, StoreError
 from factform.facts import blobs
 from factform.facts.current import MADE_BY, CurrentIndex
 from factform.facts.disk import failpoint
-from factform.facts.index import Index, Refused, remove_table, remove_tables
+from factform.facts.index import Index, remove_table, remove_tables
 from factform.facts.ledger import Ledger, VersionRow, WriterLock
 from factform.facts.prepare import Prepared, Preparer
+from factform.facts.tablefiles import Refused
 from factform.ids import canonical_json, sha256_json
 
 MARK = "rebuild"

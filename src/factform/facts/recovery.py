@@ -17,7 +17,8 @@ from pathlib import Path
 
 from factform.errors import StoreError
 from factform.facts.disk import failpoint, refused, sync_path
-from factform.facts.index import Index, Refused, whole
+from factform.facts.index import Index
+from factform.facts.tablefiles import Refused, whole
 from factform.facts.tableversions import manifest, numbers
 
 QUARANTINE = "quarantine"
@@ -113,9 +114,9 @@ def _forget(index: Index, durable: int) -> None:
     Lance would stumble over them at every tidying. Their checksums go before them, so that they tell of no loss."""
     newest = index.version()
     left = [manifest(index.path, version) for version in numbers(index.path) if durable < version < newest]
-    index.sums.change((), [str(path) for path in left])
+    index.files.sums.change((), [str(path) for path in left])
     with suppress(OSError):
-        index.sums.force()
+        index.files.sums.force()
     for path in left:
         with suppress(OSError):
             path.unlink()

@@ -16,10 +16,10 @@ from factform.errors import StoreError
 from factform.facts import blobs
 from factform.facts.current import CurrentIndex
 from factform.facts.disk import failpoint, refused, sync_path
-from factform.facts.index import Refused
 from factform.facts.ledger import Ledger
 from factform.facts.rebuild import Rebuilder
 from factform.facts.rows import Row
+from factform.facts.tablefiles import Refused
 
 BATCH = 2_000
 

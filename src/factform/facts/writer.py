@@ -24,7 +24,6 @@ from factform.facts import blobs
 from factform.facts.current import CurrentIndex
 from factform.facts.disk import failpoint, keep_reserve, release_reserve, sync_upwards
 from factform.facts.embed import Encoder, Vectors
-from factform.facts.index import Refused
 from factform.facts.ledger import Ledger, VersionRow, WriterLock
 from factform.facts.offered import normal, unstorable, valid_unicode
 from factform.facts.prepare import Prepared, Preparer
@@ -33,6 +32,7 @@ from factform.facts.recovery import Difference, difference
 from factform.facts.rows import Row
 from factform.facts.sandbox import Sandbox
 from factform.facts.stages import Stages
+from factform.facts.tablefiles import Refused
 from factform.facts.tokens import TokenVectors
 from factform.ids import sha256, version_id
 from factform.records import Receipt, ReceiptStatus, Source
