@@ -65,7 +65,8 @@ def best_matches(question: Vectors, passages: Sequence[Bits]) -> Vectors:
     if not len(question) or not sum(lengths):
         return found
     stacked = np.concatenate(passages)
-    kept = torch.from_numpy(_QUADS[stacked[:, : -PRODUCT.itemsize]].reshape(len(stacked), -1))
+    # `take`, as an index in brackets takes ten times as long.
+    kept = torch.from_numpy(np.take(_QUADS, stacked[:, : -PRODUCT.itemsize], axis=0).reshape(len(stacked), -1))
     products = np.ascontiguousarray(stacked[:, -PRODUCT.itemsize :]).view(PRODUCT).astype(np.float32)
     asked = torch.zeros(len(question), kept.shape[1])
     asked[:, : question.shape[1]] = torch.from_numpy(question)
