@@ -36,6 +36,9 @@ PIECE = 1 << 20
 LARGEST_LIST = 1 << 30
 
 DATABASES = ("ledger.db", "audit.db")
+WORDS = ".words/"
+"""In the names of files that are kept for searching, derived from the index's table."""
+
 APART = ("ledger.", "audit.", "writer.lock", "blobs", "index", "kv", "cache", "training", "quarantine", "restoring-")
 """Beginnings of names in `.factform` that are not simply copied: taken in otherwise, or left out as made again."""
 
@@ -231,11 +234,18 @@ def _write(out: IO[bytes], members: Sequence[tuple[str, Path]], with_index: bool
         for name, path in members:
             if name not in sizes:
                 continue  # told by `damaged`: what is there must not stay without a backup for what is not
-            digest = sha256_file(path)
-            info = tarfile.TarInfo(name)
-            status = path.stat()
-            info.size, info.mtime = status.st_size, status.st_mtime
-            with path.open("rb") as file:
+            try:
+                file = path.open("rb")
+            except FileNotFoundError:
+                if WORDS not in name:
+                    raise
+                continue  # any process makes these anew at any time, and whoever lacks one as well
+            with file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                file.seek(0)
+                info = tarfile.TarInfo(name)
+                status = os.fstat(file.fileno())
+                info.size, info.mtime = status.st_size, status.st_mtime
                 tar.addfile(info, file)
             entries.append({"path": name, "size": info.size, "sha256": digest})
             done += info.size

@@ -79,6 +79,23 @@ def test_what_is_restored_is_what_was_backed_up(project: Path, tmp_path: Path, w
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backup.tar", "new", "project"]
 
 
+def test_what_is_kept_for_searching_may_be_made_anew_meanwhile(project: Path, tmp_path: Path) -> None:
+    state = project / ".factform"
+    with DataLayer.open(state, HashEncoder()) as layer:
+        layer.search("giraffe")
+        layer._current.get()._live.merge(wait=True)
+    before, words = everything(project), list(state.glob("index/*.words/*/*"))
+    assert words
+
+    def tidied(*_: object) -> None:
+        for path in words:
+            path.unlink(missing_ok=True)
+
+    backup.make(project, tmp_path / "b.tar", with_index=True, wait_s=1.0, progress=tidied)
+    backup.restore(tmp_path / "b.tar", tmp_path / "new", silent)
+    assert everything(tmp_path / "new") == before
+
+
 def test_a_target_that_holds_something_is_refused(project: Path, tmp_path: Path) -> None:
     file = make(project)
     with pytest.raises(ProjectError, match="not empty"):
