@@ -11,8 +11,8 @@ import pytest
 from hash_encoder import HashEncoder
 
 from factform.facts import writer
+from factform.facts.batches import BATCH_DOCUMENTS
 from factform.facts.store import DataLayer
-from factform.facts.writer import BATCH_DOCUMENTS
 from factform.records import Source
 
 

@@ -19,11 +19,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from factform.errors import NotFound, SettingsError, StoreBusy, StoreError
 from factform.facts import blobs, sandbox
+from factform.facts.batches import BATCH_DOCUMENTS
 from factform.facts.embed import Vectors
 from factform.facts.index import Index
 from factform.facts.rows import LAYOUT, Row
 from factform.facts.store import DataLayer
-from factform.facts.writer import BATCH_DOCUMENTS, Writer
+from factform.facts.writer import Writer
 from factform.ids import sha256, version_id
 from factform.records import Scope, Source
 

@@ -12,15 +12,27 @@ from there again. `benchmarks/faults` kills the process at each `failpoint` to p
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from itertools import chain, islice
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from factform.errors import StoreBusy, StoreError
 from factform.facts import blobs
+from factform.facts.batches import (
+    BATCH_DOCUMENTS,
+    Batch,
+    Embedded,
+    Outcome,
+    ToldAnew,
+    batches,
+    chunks_in,
+    receipt_of,
+    same_text,
+    slices,
+)
 from factform.facts.current import CurrentIndex
 from factform.facts.disk import failpoint, keep_reserve, release_reserve, sync_upwards
 from factform.facts.embed import Encoder, Vectors
@@ -35,12 +47,7 @@ from factform.facts.stages import Stages
 from factform.facts.tablefiles import Refused
 from factform.facts.tokens import TokenVectors
 from factform.ids import sha256, version_id
-from factform.records import Receipt, ReceiptStatus, Source
-
-BATCH_DOCUMENTS = 32
-BATCH_BYTES = 4 << 20
-BATCH_S = 1.0
-"""Documents and bytes that are noted in the ledger together, and seconds that the first of them waits for others."""
+from factform.records import Receipt, Source
 
 COMMIT_CHUNKS = 384
 """Chunks that share a Lance commit in a bulk load: a commit costs some 20 ms and its fsyncs, whatever is in it."""
@@ -51,53 +58,8 @@ MAX_REPLAYS = 2
 FEW_DELETED = 1000
 """Documents taken out of the index in one commit while it is caught up."""
 
-T = TypeVar("T")
-
 Progress = Callable[[int, int, str], None]
 """Called with documents done, documents in all (0 when not known) and the document's id."""
-
-
-@dataclass(frozen=True)
-class _ToldAnew:
-    """A version of which only labels or metadata differ from the `old` row: the chunks in the index stay."""
-
-    row: VersionRow
-    old: VersionRow
-
-
-_Outcome = Prepared | _ToldAnew | str
-"""What is known of an accepted row before the commit; a text is the reason why it cannot be taken in."""
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Documents taken in together: receipts of those that need no more work, in order with None for the others; when
-    those were begun, which of them replace a version, and what was made of them."""
-
-    receipts: Mapping[str, Receipt | None]
-    started: Mapping[str, float]
-    known: Collection[str]
-    prepared: Sequence[tuple[VersionRow, _Outcome]]
-
-    def receipt(self, made: Receipt, visible: float) -> Receipt:
-        """`made` with what only this batch knows."""
-        if made.status == "failed":
-            return made
-        status: ReceiptStatus = "updated" if made.document in self.known else "created"
-        return replace(made, status=status, visible_ms=1000 * (visible - self.started[made.document]))
-
-
-@dataclass(frozen=True)
-class _Embedded:
-    """Batches and the rows of all their chunks, in order, with their vectors; none where there are no chunks."""
-
-    batches: Sequence[_Batch]
-    rows: Sequence[Row]
-    vectors: Vectors | None
-
-
-def _chunks(batch: _Batch) -> int:
-    return sum(len(item.chunks) for _, item in batch.prepared if isinstance(item, Prepared))
 
 
 class Writer:
@@ -139,8 +101,8 @@ class Writer:
         with self.writing():
             # While some are embedded and others committed, the next are already parsed and cut.
             with Stages(self._embed_all, self._commit_all) as stages:
-                held: list[_Batch] = []
-                for batch in _batches(sources):
+                held: list[Batch] = []
+                for batch in batches(sources):
                     names = {source.document for source, _ in batch}
                     if any(names & set(one.receipts) for one in chain(held, *stages.under_way)):
                         # The same document again: its first version must be done before.
@@ -148,7 +110,7 @@ class Writer:
                         held = []
                     held.append(self._take_in(batch))
                     acknowledge(stages.results())
-                    if stages.idle or sum(map(_chunks, held)) >= COMMIT_CHUNKS:
+                    if stages.idle or sum(map(chunks_in, held)) >= COMMIT_CHUNKS:
                         acknowledge(stages.put(held))
                         held = []
                 acknowledge([*stages.put(held), *stages.results(leave=0)])
@@ -261,10 +223,10 @@ class Writer:
         index = self._current.get()
         rows = [row for document in change.lacking if (row := self._ledger.current(document))]
         going = [*change.extra, *(change.lacking if clean else ())]
-        for few in _slices(going, FEW_DELETED):
+        for few in slices(going, FEW_DELETED):
             index.delete(few)
         failpoint("catch_up_after_delete")
-        for batch in _slices(rows, BATCH_DOCUMENTS):
+        for batch in slices(rows, BATCH_DOCUMENTS):
             ready = [item for _, item in self._preparer.stored(batch) if isinstance(item, Prepared)]
             if ready:
                 self._retext(ready)
@@ -290,26 +252,26 @@ class Writer:
             keep_reserve(self.folder)
             yield
 
-    def _take_in(self, batch: Sequence[tuple[Source, float]]) -> _Batch:
+    def _take_in(self, batch: Sequence[tuple[Source, float]]) -> Batch:
         """A few documents, none of them twice, to where they can be embedded: on disk, noted, parsed and cut."""
         receipts = {source.document: self._early_receipt(source) for source, _ in batch}
         fresh = [source for source, _ in batch if receipts[source.document] is None]
         if not fresh:
-            return _Batch(receipts, {}, set(), [])
+            return Batch(receipts, {}, set(), [])
         started = {source.document: at for source, at in batch}
         known = {source.document for source in fresh if self._ledger.current(source.document) is not None}
         blobs.put(self._blobs, (source.data for source in fresh))
         failpoint("after_blob")
         rows = self._ledger.accept([(s, version_id(s.data), sha256(s.data)) for s in fresh])
         failpoint("after_ledger")
-        return _Batch(receipts, started, known, self._found(rows))
+        return Batch(receipts, started, known, self._found(rows))
 
-    def _embed_all(self, batches: Sequence[_Batch]) -> _Embedded:
+    def _embed_all(self, batches: Sequence[Batch]) -> Embedded:
         ready = [item for batch in batches for _, item in batch.prepared if isinstance(item, Prepared)]
         few = sum(len(batch.receipts) for batch in batches) < BATCH_DOCUMENTS  # else a bulk load: nobody asks about all
-        return _Embedded(batches, *(self._preparer.embed(ready, keep_tokens=few) if ready else ([], None)))
+        return Embedded(batches, *(self._preparer.embed(ready, keep_tokens=few) if ready else ([], None)))
 
-    def _commit_all(self, embedded: _Embedded) -> list[Receipt]:
+    def _commit_all(self, embedded: Embedded) -> list[Receipt]:
         """Finish what `_take_in` began and `_embed_all` went on with; receipts in the order given."""
         found = [pair for batch in embedded.batches for pair in batch.prepared]
         finished = {r.document: (r, visible) for r, visible in self._finish(found, embedded.rows, embedded.vectors)}
@@ -337,15 +299,15 @@ class Writer:
         ready = [item for _, item in found if isinstance(item, Prepared)]
         return self._finish(found, *(self._preparer.embed(ready, keep_tokens=True) if ready else ([], None)))
 
-    def _found(self, rows: Sequence[VersionRow]) -> list[tuple[VersionRow, _Outcome]]:
+    def _found(self, rows: Sequence[VersionRow]) -> list[tuple[VersionRow, Outcome]]:
         """What is to be done with accepted rows, in another order: those told anew first, the others read and cut."""
         current = {row.seq: self._ledger.current(row.document) for row in rows}
-        same = {row.seq: old for row in rows if (old := current[row.seq]) is not None and _same_text(row, old)}
-        anew = [(row, _ToldAnew(row, same[row.seq])) for row in rows if row.seq in same]
+        same = {row.seq: old for row in rows if (old := current[row.seq]) is not None and same_text(row, old)}
+        anew = [(row, ToldAnew(row, same[row.seq])) for row in rows if row.seq in same]
         return [*anew, *self._preparer.stored([row for row in rows if row.seq not in same])]
 
     def _finish(
-        self, found: Sequence[tuple[VersionRow, _Outcome]], chunks: Sequence[Row], vectors: Vectors | None
+        self, found: Sequence[tuple[VersionRow, Outcome]], chunks: Sequence[Row], vectors: Vectors | None
     ) -> list[tuple[Receipt, float]]:
         """Commit the chunks of what is ready, and close all rows in the ledger."""
         if not found:
@@ -353,7 +315,7 @@ class Writer:
         ready = [item for _, item in found if isinstance(item, Prepared)]
         visible = self._commit(ready, chunks, vectors) if vectors is not None else time.perf_counter()
         errors = {row.seq: reason for row, reason in found if isinstance(reason, str)}
-        anew = [item for _, item in found if isinstance(item, _ToldAnew)]
+        anew = [item for _, item in found if isinstance(item, ToldAnew)]
         if anew and not self._tell_anew(anew):
             again = list(self._preparer.stored([item.row for item in anew]))
             mended = [item for _, item in again if isinstance(item, Prepared)]
@@ -371,11 +333,11 @@ class Writer:
         pieces = {seq: number for seq, _, number in indexed}
         notes = {seq: note for seq, (_, note) in read.items()}
         return [
-            (_receipt(row, pieces.get(row.seq, 0), errors.get(row.seq), notes.get(row.seq), point), visible)
+            (receipt_of(row, pieces.get(row.seq, 0), errors.get(row.seq), notes.get(row.seq), point), visible)
             for row, _ in found
         ]
 
-    def _tell_anew(self, items: Sequence[_ToldAnew]) -> bool:
+    def _tell_anew(self, items: Sequence[ToldAnew]) -> bool:
         """Give documents other access labels or metadata, in one commit and with nothing embedded. False, with nothing
         changed, where a row in the index is damaged or lacking: then they are to be made in the ordinary way."""
         index = self._current.get()
@@ -508,37 +470,3 @@ class Writer:
             index.delete([document])
             index.sync()
         self._ledger.note(self._current.mark())
-
-
-def _batches(sources: Iterable[Source]) -> Iterator[list[tuple[Source, float]]]:
-    """Sources with the time each was taken up, in groups that are taken in together: no document twice in one."""
-    batch: list[tuple[Source, float]] = []
-    size = 0
-    for source in sources:
-        full = len(batch) >= BATCH_DOCUMENTS or size + len(source.data) > BATCH_BYTES
-        full = full or (bool(batch) and time.perf_counter() - batch[0][1] > BATCH_S)
-        if batch and (full or any(source.document == other.document for other, _ in batch)):
-            yield batch
-            batch, size = [], 0
-        batch.append((source, time.perf_counter()))
-        size += len(source.data)
-    if batch:
-        yield batch
-
-
-def _slices(items: Sequence[T], size: int) -> Iterator[list[T]]:
-    left = iter(items)
-    while batch := list(islice(left, size)):
-        yield batch
-
-
-def _same_text(row: VersionRow, old: VersionRow) -> bool:
-    """Whether two versions of a document have the same chunks under the same headers."""
-    told = [(each.sha256, each.name, each.title, each.media_type) for each in (row, old)]
-    return told[0] == told[1] and old.text_sha256 is not None and row.seq != old.seq
-
-
-def _receipt(row: VersionRow, chunks: int, error: str | None, note: str | None, point: int) -> Receipt:
-    status: ReceiptStatus = "failed" if error else "created"
-    at = None if error else point
-    return Receipt(row.document, row.version, row.sha256, chunks, status, error=error, note=note, point=at)
