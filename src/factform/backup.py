@@ -22,7 +22,7 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from factform.errors import ProjectError, StoreError
 from factform.facts.disk import failpoint, files_below, fsync_path, refused
@@ -241,19 +241,29 @@ def _write(out: IO[bytes], members: Sequence[tuple[str, Path]], with_index: bool
                     raise
                 continue  # any process makes these anew at any time, and whoever lacks one as well
             with file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                file.seek(0)
+                status, read = os.fstat(file.fileno()), _Hashed(file)
                 info = tarfile.TarInfo(name)
-                status = os.fstat(file.fileno())
                 info.size, info.mtime = status.st_size, status.st_mtime
-                tar.addfile(info, file)
-            entries.append({"path": name, "size": info.size, "sha256": digest})
+                tar.addfile(info, cast(IO[bytes], read))
+            entries.append({"path": name, "size": info.size, "sha256": read.digest.hexdigest()})
             done += info.size
             progress("backup", done, max(total, done))
         body = json.dumps(_list(entries, with_index)).encode()
         info = tarfile.TarInfo(LIST)
         info.size = len(body)
         tar.addfile(info, io.BytesIO(body))
+
+
+class _Hashed:
+    """A file whose bytes are hashed as they are read: one that grows meanwhile is what was read of it."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file, self.digest = file, hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        piece = self._file.read(size)
+        self.digest.update(piece)
+        return piece
 
 
 def _list(entries: Sequence[dict[str, Any]], with_index: bool) -> dict[str, Any]:
@@ -288,7 +298,8 @@ def _unpack(file: Path, folder: Path, only: Sequence[str] | None, progress: Prog
                 found[name] = member.size, _copied(content, folder / name if keep else None)
                 if keep and member.mtime:
                     # Which came first is what tells Lance the files that nobody needs any more.
-                    os.utime(folder / name, (member.mtime, member.mtime))
+                    with suppress(ValueError, OverflowError):
+                        os.utime(folder / name, (member.mtime, member.mtime))
                 progress("verify", raw.tell(), total)
     except (tarfile.TarError, EOFError) as error:
         raise StoreError(f"{file} is not a whole backup: {error}") from error

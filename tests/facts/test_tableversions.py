@@ -16,6 +16,7 @@ from factform.facts import live, tablefiles, tableversions
 from factform.facts.disk import bytes_below
 from factform.facts.index import Index
 from factform.facts.store import DataLayer
+from factform.facts.sums import Sums
 from factform.facts.tablefiles import index_files
 from factform.facts.tableversions import manifest, numbers, unneeded
 from factform.facts.visible import EVERYTHING
@@ -131,6 +132,7 @@ def test_nothing_goes_while_somebody_reads(layer: DataLayer) -> None:
         for turn in range(3, 13):
             add(layer, "d", f"zebra {turn}")
         assert set(first) <= set(numbers(index.path))
+        assert not index.files.sums.tidying()
     add(layer, "d", "zebra 13")
     assert not set(first) & set(numbers(index.path))
 
@@ -168,6 +170,43 @@ def test_a_power_cut_that_loses_the_note_tells_of_no_loss(layer: DataLayer, tmp_
         assert other.files.sums.compare(list(index_files(other.path))).missing  # a loss is told of again
 
 
+def test_a_note_that_could_not_be_written_is_no_loss(layer: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk refuses the lines that say which files are gone; ending writes down only what is there."""
+    real, refused = Sums._write, []
+
+    def lost(self: Sums, came: Any, went: Any) -> None:
+        if went and self.tidying() and not refused:
+            refused.append(went)
+            self._gone.update(went)
+            return
+        real(self, came, went)
+
+    monkeypatch.setattr(Sums, "_write", lost)
+    for turn in range(12):
+        add(layer, "d", f"zebra {turn}")
+    index = layer._current.get()
+    assert refused
+    assert not index.files.sums.compare(list(index_files(index.path))).missing
+
+
+def test_whoever_reads_a_whole_table_keeps_its_version(layer: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        add(layer, name, f"{name} okapi")
+    index = layer._current.get()
+    other = Index.open(index.folder, index.name, DIM)
+    real = other._live._all_batches
+
+    def slowly(table: Any) -> Any:
+        for turn in range(12):  # meanwhile
+            add(layer, "a", f"a okapi {turn}")
+        return real(table)
+
+    monkeypatch.setattr(other._live, "_all_batches", slowly)
+    vector, _ = HashEncoder().encode_query("okapi")
+    got, _ = other.candidates("okapi", vector, n=9, visible=EVERYTHING)
+    assert len(got) == 3
+
+
 def test_where_it_cannot_be_done_a_write_does_not_fail(layer: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
     add(layer, "d", "zebra 0")
     index = layer._current.get()
@@ -175,15 +214,19 @@ def test_where_it_cannot_be_done_a_write_does_not_fail(layer: DataLayer, monkeyp
     damaged.write_bytes(damaged.read_bytes()[:-30])
     tried = []
 
-    def counted(*arguments: Any) -> bool:
+    def counted(*arguments: Any) -> None:
         tried.append(arguments)
-        return tableversions.take_away(*arguments)
+        tableversions.take_away(*arguments)
 
     monkeypatch.setattr(tablefiles, "take_away", counted)
     for turn in range(1, 13):
         add(layer, "d", f"zebra {turn}")
     assert found(layer, "zebra") == ["zebra 12"]
-    assert len(tried) == 1  # once for a handle: it would take as long each time
+    assert len(tried) == 1  # not each time: it would take as long
+    assert not index.files.sums.tidying()
+    index.files._rests_until = 0.0
+    index.forget_versions()
+    assert len(tried) == 2
 
 
 def test_versions_go_while_others_search(layer: DataLayer) -> None:

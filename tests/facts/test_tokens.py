@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +120,8 @@ def test_only_what_is_there_is_kept_and_of_one_embedder(tmp_path: Path) -> None:
     old.close()
     new.keep_only({"chunk2", "chunk4", "unknown"})
     assert set(new.get({f"chunk{i}": TEXT for i in range(5)})) == {"chunk2", "chunk4"}
+    assert (tmp_path / "old.db").exists()  # another process may be filling it
+    new.remove_others()
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".db"] == ["new.db"]
     new.close()
 
@@ -133,8 +135,14 @@ def test_while_another_process_writes_nothing_waits_and_nothing_fails(tmp_path: 
     file.put([("late", TEXT, entries(1)[0][2])])
     file.drop(["chunk0"])
     other.execute("COMMIT")
+    other.execute("BEGIN")
+    assert other.execute("SELECT count(*) FROM tokens").fetchone() == (3,)  # one that reads keeps it from being written
+    file.drop(["chunk1"])
+    other.execute("COMMIT")
     other.close()
-    assert set(file.get({"chunk0": TEXT, "late": TEXT})) == {"chunk0"}
+    assert set(file.get({"chunk0": TEXT, "chunk1": TEXT, "late": TEXT})) == {"chunk0", "chunk1"}
+    file.drop(["nobody"])  # what was refused is done now
+    assert file.get({"chunk0": TEXT, "chunk1": TEXT}) == {}
     file.close()
 
 
@@ -277,6 +285,50 @@ def test_none_where_nobody_would_use_them(tmp_path: Path) -> None:
         layer.add([source("a", "alpha")])
         assert layer.search("alpha").hits[0].scores["maxsim"] > 0
     assert not list(tmp_path.glob("*/cache/tokens"))
+
+
+class SlowEncoder(HashEncoder):
+    """Meanwhile somebody does something."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def encode_tokens(self, texts: Sequence[str]) -> list[Vectors]:
+        if self.meanwhile is not None:
+            self.meanwhile()
+        return super().encode_tokens(texts)
+
+
+def test_what_goes_while_it_is_computed_is_not_put_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Project, "encoder", lambda *_: HashEncoder())
+    for do in ("erase", "remove"):
+        with Project.init(tmp_path / do) as project:
+            project.facts.add([source("a", "alpha secret"), source("b", "alpha beta")])
+            folder = project.state
+            (path,) = (folder / "cache" / "tokens").glob("*.db")
+            path.unlink()
+            slow = SlowEncoder()
+            with DataLayer.open(folder, slow) as other:
+
+                def meanwhile(project: Project = project, do: str = do) -> None:
+                    project.erase(["a"]) if do == "erase" else project.facts.remove(["a"])
+
+                slow.meanwhile = meanwhile
+                other.search("alpha")
+                slow.meanwhile = None
+                with sqlite3.connect(path) as connection:
+                    left = [row[0] for row in connection.execute("SELECT chunk FROM tokens")]
+                connection.close()
+                assert left == [hit.chunk.id for hit in project.facts.search("alpha").hits]
+                assert len(left) == 1
+
+
+def test_what_nobody_would_use_any_more_goes(tmp_path: Path) -> None:
+    with DataLayer.open(tmp_path, HashEncoder()) as layer:
+        layer.add([source("a", "alpha")])
+    with DataLayer.open(tmp_path, HashEncoder(), ranking=Ranking(rerank="none")) as layer:
+        assert kept(tmp_path) == 1
+        layer.add([source("b", "beta")])
+    assert not list((tmp_path / "cache").glob("tokens/*"))
 
 
 def test_erasing_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from factform.facts.ledger import Ledger, VersionRow, WriterLock, migrations
 from factform.facts.rebuild import MARK as REBUILD
 from factform.facts.sums import Sums
 from factform.facts.tablefiles import index_files
+from factform.facts.tokens import tokens_folder
 from factform.ids import sha256_file
 
 EXAMPLES = 5
@@ -368,7 +369,7 @@ def check_surroundings(folder: Path) -> list[Check]:
     if (3, 7, 0) <= version <= (3, 51, 2):
         message = f"SQLite {sqlite3.sqlite_version} has the WAL-reset fault; Factform uses a rollback journal instead"
         found.append(Check("sqlite", "note", message))
-    if size := bytes_below(folder / "cache" / "tokens"):
+    if size := bytes_below(tokens_folder(folder)):
         found.append(Check("token_vectors", "ok", f"{size >> 20:,} MiB of token vectors are kept for reranking"))
     aside = dict(files_below(folder / "quarantine"))
     if aside:

@@ -289,7 +289,7 @@ class Index:
         view = self._live.newest()
         if view is not None:
             return view
-        with translated(self.folder, "searched"):
+        with reading(self.path), translated(self.folder, "searched"):  # it may have to read the whole table
             return self._live.at(self._newest(), self._table_at)
 
     def _newest(self) -> int:

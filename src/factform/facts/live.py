@@ -25,7 +25,7 @@ import numpy as np
 from factform.facts import packs
 from factform.facts.lexical import View
 from factform.facts.segment import FOREVER, Array, Segment, Tail, load, merged, none, save, shrunk
-from factform.facts.tableversions import manifest, numbers
+from factform.facts.tableversions import manifest, numbers, reading
 from factform.facts.visible import Visible, document_key
 
 READ = ("id", "document_key", "access", "search_text", "vector", "_row_last_updated_at_version")
@@ -311,9 +311,10 @@ class LiveRows:
             thread.join()
 
     def _merge(self) -> None:
-        made, about = self._absorb()
-        if made is not None:
-            self._keep(made, about)
+        with reading(self._path):  # the version it is of stays until the segment names it
+            made, about = self._absorb()
+            if made is not None and about["manifest"]:
+                self._keep(made, about)
         self._leave_nothing_of_a_deleted_table()
 
     def _leave_nothing_of_a_deleted_table(self) -> None:

@@ -103,7 +103,8 @@ def beyond(
 
 
 class Pruner:
-    """Prunes one store. `writing` holds the writer's place with nothing left open by whoever held it before."""
+    """Prunes one store. `writing` holds the writer's place with nothing left open by whoever held it before; `tidy`
+    lets go of what was kept of chunks that are gone."""
 
     def __init__(
         self,
@@ -112,12 +113,14 @@ class Pruner:
         current: CurrentIndex,
         rebuilder: Rebuilder,
         writing: Callable[[], AbstractContextManager[None]],
+        tidy: Callable[[], None],
     ):
         self._folder = folder
         self._ledger = ledger
         self._current = current
         self._rebuilder = rebuilder
         self._writing = writing
+        self._tidy = tidy
 
     def marked(self) -> bool:
         """Whether a pruning was begun and not finished."""
@@ -191,6 +194,7 @@ class Pruner:
         if any(row.chunks for row in going):
             copy_index(self._folder, self._ledger, self._current, self._rebuilder, ())
         failpoint("prune_index_written")
+        self._tidy()
         self._ledger.forget_meta(MARK)
         failpoint("prune_finished")
         return _report(policy, going, staying, sizes, before - bytes_below(self._folder / "index"))

@@ -33,7 +33,7 @@ from factform.facts.rerank import CrossReranker, MaxSimReranker, Reranker
 from factform.facts.rerank import rerank as reranked
 from factform.facts.sandbox import Limits, Sandbox
 from factform.facts.search import DEFAULT_RANKING, Asked, Ranking, explained, fuse, printable
-from factform.facts.tokens import TokenVectors
+from factform.facts.tokens import TokenVectors, tokens_folder
 from factform.facts.versions import Difference, compare, pick
 from factform.facts.visible import Visible
 from factform.facts.writer import Progress, Writer
@@ -95,8 +95,8 @@ class DataLayer:
             folder, ledger, embedder=encoder.identity, dim=encoder.dim, chunk_tokens=chunk_tokens, made_by=made_by
         )
         self.ranking = ranking
-        kept = folder / "cache" / "tokens" if keep_tokens else None
-        self._tokens = TokenVectors(encoder, kept) if ranking.rerank == "maxsim" else None
+        kept = tokens_folder(folder) if keep_tokens else None
+        self._tokens = TokenVectors(encoder, kept, self._ids_there) if ranking.rerank == "maxsim" else None
         self._reranker = self._named(cross_encoder)
         # What is found at an earlier time may be gone from the index, and nobody would let go of it.
         self._past_reranker = (
@@ -191,7 +191,10 @@ class DataLayer:
     def give_up_rebuild(self) -> bool:
         """Drop what a rebuild that is not finished has made; whether there was one. A process that is at it stops."""
         with self._lock.held():
-            return self._writer.rebuilder.give_up()
+            given_up = self._writer.rebuilder.give_up()
+            if given_up and self._tokens is not None:
+                self._tokens.remove_others()
+            return given_up
 
     def eraser(self) -> Eraser:
         """What takes documents out with every byte that was made of them."""
@@ -199,7 +202,8 @@ class DataLayer:
 
     def pruner(self) -> Pruner:
         """What removes the bytes of old versions, as far as a policy does not keep them."""
-        return Pruner(self.folder, self._ledger, self._current, self._writer.rebuilder, self._writer.writing)
+        writer = self._writer
+        return Pruner(self.folder, self._ledger, self._current, writer.rebuilder, writer.writing, writer.tidy_tokens)
 
     def forget_memory(self) -> None:
         """Let go of what was computed of passages and is held in memory for the next question."""
@@ -255,6 +259,9 @@ class DataLayer:
             scored, _ = reranked(fused, asked, self._reranker, choice.depth)
             orders.append([item.row.chunk.document for item in scored])
         return orders
+
+    def _ids_there(self, documents: Collection[str]) -> set[str]:
+        return self._current.get().ids_of(documents)
 
     def _named(self, cross_encoder: CrossEncoder | None) -> Reranker | None:
         """The reranker that the settings name."""

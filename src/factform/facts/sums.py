@@ -68,7 +68,7 @@ class Sums:
 
     def end_tidying(self) -> None:
         """Write the file anew with what is listed now and nothing else, in one step. Raises OSError."""
-        listed = dict(self._read())
+        listed = {name: stated for name, stated in self._read().items() if name not in self._gone}
         fresh = self.path.with_suffix(".fresh")
         fresh.write_bytes(b"".join(_line(stated, name) for name, stated in listed.items()))
         fsync_path(fresh)

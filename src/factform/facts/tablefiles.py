@@ -7,7 +7,8 @@ Knows nothing of rows or searches. Lance does not fsync: this module does.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,13 +18,17 @@ from factform.errors import StoreError
 from factform.facts.disk import advice, errno_in, failpoint, fsync_path, refused
 from factform.facts.listing import Listing
 from factform.facts.sums import Sums
-from factform.facts.tableversions import take_away, unneeded
+from factform.facts.tableversions import alone, take_away, unneeded
 
 PANICS = ("RustPanic", "PanicException")
 """Names of what comes out of Lance's own faults; the classes cannot be imported."""
 
 ENDINGS = {".lance": b"LANC", ".manifest": b"LANC", ".arrow": b"ARROW1"}
 """Last bytes of the files that have such."""
+
+
+AFTER_FAILURE_S = 3600.0
+"""Seconds until old versions are looked at again where they could not be deleted: one that cannot be read stays so."""
 
 
 class Refused(StoreError):
@@ -40,7 +45,7 @@ class TableFiles:
         self._listing = Listing(self.path)
         self._not_durable: set[str] = set()
         self._noted = False
-        self._tidies = True
+        self._rests_until = 0.0
         if opened:
             self._listing.changes()  # whether these are on disk for good is for whoever opens a table to say
 
@@ -94,22 +99,27 @@ class TableFiles:
 
     def forget_versions(self, newest: int, keep: Collection[int]) -> None:
         """Delete versions that nobody needs any more, when there are many: older than `newest`, which is on disk for
-        good, and none of `keep`. Nothing fails by this: where it cannot be done, whoever opens the table later tries
-        again."""
+        good, and none of `keep`. Nothing fails by this: where it cannot be done, it is tried again after a while."""
+        if time.monotonic() < self._rests_until:
+            return
         try:
-            old = unneeded(self.path, keep) if self._tidies else []
-            if not old:
-                return
-            self.sums.begin_tidying()
-            failpoint("tidying_begun")
+            if old := unneeded(self.path, keep):
+                with alone(self.path) as free:
+                    if free:
+                        self._take_away(newest, old)
+        except (OSError, StoreError):
+            self._rests_until = time.monotonic() + AFTER_FAILURE_S
+
+    def _take_away(self, newest: int, versions: Sequence[int]) -> None:
+        self.sums.begin_tidying()
+        failpoint("tidying_begun")
+        try:
             with translated(self.folder, "tidied"):
-                done = take_away(self.path, newest, old)
+                take_away(self.path, newest, versions)
+        finally:
             failpoint("versions_gone")
             self.sync()
-            if done:
-                self.sums.end_tidying()
-        except (OSError, StoreError):
-            self._tidies = False
+            self.sums.end_tidying()
 
 
 def index_files(path: Path) -> Iterator[str]:

@@ -51,16 +51,20 @@ def unneeded(table: Path, keep: Collection[int], *, now: float | None = None) ->
     return old if len(old) >= MANY else []
 
 
-def take_away(table: Path, newest: int, versions: Sequence[int]) -> bool:
-    """Delete some versions, none of them `newest`, and the files that no other version needs. False where somebody is
-    reading one of them (`reading`), and nothing is done. Raises what Lance raises."""
+def take_away(table: Path, newest: int, versions: Sequence[int]) -> None:
+    """Delete some versions, none of them `newest`, and the files that no other version needs; only while `alone`.
+    Raises what Lance raises."""
     import lance
 
-    with _locked(table, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
-        if alone:
-            data = lance.dataset(str(table), version=newest)
-            data.cleanup_old_versions(versions=list(versions), error_if_tagged_old_versions=False)
-        return alone
+    data = lance.dataset(str(table), version=newest)
+    data.cleanup_old_versions(versions=list(versions), error_if_tagged_old_versions=False)
+
+
+@contextmanager
+def alone(table: Path) -> Iterator[bool]:
+    """Whether nobody is `reading` the table; then nobody begins to before this ends."""
+    with _locked(table, fcntl.LOCK_EX | fcntl.LOCK_NB) as free:
+        yield free
 
 
 @contextmanager

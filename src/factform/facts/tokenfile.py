@@ -22,6 +22,9 @@ from factform.facts.tokenbits import Bits
 
 TABLE = "CREATE TABLE IF NOT EXISTS tokens (chunk TEXT PRIMARY KEY, text BLOB NOT NULL, sum INTEGER, vectors BLOB)"
 
+WAIT_MS = 200
+"""Milliseconds that dropping waits for others: unlike what is kept, what is dropped must not stay."""
+
 SLICE = 500
 """Chunks asked for in one query."""
 
@@ -29,7 +32,7 @@ REFUSED = {
     *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR),
     *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM),
 }
-"""Another process writes, or the disk refuses; after any other error the file is begun anew."""
+"""Others are at the file, or the disk refuses; after any other error the file is begun anew."""
 
 T = TypeVar("T")
 
@@ -43,6 +46,7 @@ class TokenFile:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None
+        self._owed: set[str] = set()
 
     def get(self, wanted: Mapping[str, bytes]) -> dict[str, Bits]:
         """What is kept of chunks, given by id with the digest of the text each should be of."""
@@ -64,7 +68,7 @@ class TokenFile:
         return self._on_file(read, make=False) or {}
 
     def put(self, entries: Iterable[tuple[str, bytes, Bits]]) -> None:
-        """Keep vectors of chunks: id, digest of the text, vectors. While another process writes, nothing is kept."""
+        """Keep vectors of chunks: id, digest of the text, vectors. While others are at the file, nothing is kept."""
         rows = []
         for chunk, text, bits in entries:
             data = bits.tobytes()
@@ -79,20 +83,30 @@ class TokenFile:
             self._on_file(write, make=True)
 
     def drop(self, chunks: Collection[str]) -> None:
-        """Let go of chunks that are no longer there."""
+        """Let go of chunks that are no longer there. Where others are at the file for long, the next call does it."""
+        going = self._owed.union(chunks)
 
-        def write(connection: sqlite3.Connection) -> None:
-            with connection:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.executemany("DELETE FROM tokens WHERE chunk = ?", [(chunk,) for chunk in chunks])
+        def write(connection: sqlite3.Connection) -> bool:
+            connection.execute(f"PRAGMA busy_timeout = {WAIT_MS}")
+            try:
+                with connection:
+                    connection.execute("BEGIN IMMEDIATE")
+                    connection.executemany("DELETE FROM tokens WHERE chunk = ?", [(chunk,) for chunk in going])
+            finally:
+                connection.execute("PRAGMA busy_timeout = 0")
+            return True
 
-        if chunks:
-            self._on_file(write, make=False)
+        if going:
+            gone = self._on_file(write, make=False) or not self.path.is_file()
+            self._owed = set() if gone else going
 
     def keep_only(self, chunks: Collection[str]) -> None:
-        """Let go of all other chunks, and of the files of other embedders."""
+        """Let go of all other chunks."""
         there = self._on_file(lambda c: [row[0] for row in c.execute("SELECT chunk FROM tokens")], make=False) or []
         self.drop(set(there).difference(chunks))
+
+    def remove_others(self) -> None:
+        """Delete the files of other embedders."""
         for other in self.path.parent.glob("*.db*"):
             if not other.name.startswith(self.path.name):
                 with suppress(OSError):
@@ -137,6 +151,7 @@ class TokenFile:
             # The journal undoes what a killed process left; a power cut is what checksums are for.
             connection.execute("PRAGMA journal_mode = TRUNCATE")
             connection.execute("PRAGMA synchronous = OFF")
+            connection.execute("PRAGMA secure_delete = ON")  # what is dropped is not left in free pages
             connection.execute(TABLE)
         except BaseException:
             connection.close()

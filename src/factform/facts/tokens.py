@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
+from factform.errors import StoreError
 from factform.facts.embed import Encoder, Vectors
 from factform.facts.rows import search_text
 from factform.facts.tokenbits import FORMAT, Bits, bits_of, width
@@ -22,12 +23,23 @@ CACHE_BYTES = 64 << 20
 """In memory: some 3,500 passages of the default size."""
 
 
+def tokens_folder(state: Path) -> Path:
+    """Where the files are below a project's `.factform`."""
+    return state / "cache" / "tokens"
+
+
+There = Callable[[Collection[str]], Collection[str]]
+
+
 class TokenVectors:
     """Token vectors by what was encoded, least recently used out of memory first. `folder` is where the file is; None
-    for memory alone."""
+    for memory alone. `there` gives the ids of all chunks of some documents that are in the index."""
 
-    def __init__(self, encoder: Encoder, folder: Path | None = None, *, limit: int = CACHE_BYTES):
+    def __init__(
+        self, encoder: Encoder, folder: Path | None = None, there: There | None = None, *, limit: int = CACHE_BYTES
+    ):
         self._encoder = encoder
+        self._there = there
         self._file = TokenFile(folder / f"{encoder.digest[:16]}.{FORMAT}.db", width(encoder.dim)) if folder else None
         self._limit = limit
         self._size = 0
@@ -49,6 +61,7 @@ class TokenVectors:
             known |= {key: bits_of(vectors) for key, vectors in zip(unknown, encoded, strict=True)}
             if keep:
                 self._save((chunk, key, known[key]) for key, chunk in unknown.items())
+                self._drop_gone(list(unknown.values()))
         self._hold((key, known[key]) for key in keys)
         return [known[key] for key in keys]
 
@@ -66,16 +79,31 @@ class TokenVectors:
         if self._file is not None:
             self._file.drop(chunks)
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether they are kept in a file."""
+        return self._file is not None
+
+    def kept(self) -> int:
+        """Chunks in the file."""
+        return 0 if self._file is None else self._file.count()
+
     def keep_only(self, chunks: Collection[str]) -> None:
         """Let go of all other chunks: after a crash some may be left."""
         if self._file is not None:
             self._file.keep_only(chunks)
 
+    def remove_others(self) -> None:
+        """Delete what is kept of other embedders."""
+        if self._file is not None:
+            self._file.remove_others()
+
     def clear(self) -> None:
-        """Forget what is in memory."""
+        """Forget what is in memory, and hold no file that may have been deleted."""
         with self._lock:
             self._held.clear()
             self._size = 0
+        self.close()
 
     def close(self) -> None:
         if self._file is not None:
@@ -84,6 +112,19 @@ class TokenVectors:
     def _save(self, made: Iterable[tuple[Chunk, bytes, Bits]]) -> None:
         if self._file is not None:
             self._file.put((chunk.id, key, bits) for chunk, key, bits in made if len(bits))
+
+    def _drop_gone(self, chunks: Sequence[Chunk]) -> None:
+        """Computing takes a while, and what was found may be gone by now, even erased. Whoever takes chunks away does
+        so in the index first and here after that, and here they are put by before the index is looked at: one of the
+        two sees it."""
+        if self._there is None:
+            return
+        ids = {chunk.id for chunk in chunks}
+        try:
+            there = self._there({chunk.document for chunk in chunks})
+        except StoreError:
+            there = ()
+        self.drop(ids.difference(there))
 
     def _hold(self, entries: Iterable[tuple[bytes, Bits]]) -> None:
         with self._lock:

@@ -11,6 +11,7 @@ from there again. `benchmarks/faults` kills the process at each `failpoint` to p
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager, suppress
@@ -45,7 +46,7 @@ from factform.facts.rows import Row
 from factform.facts.sandbox import Sandbox
 from factform.facts.stages import Stages
 from factform.facts.tablefiles import Refused
-from factform.facts.tokens import TokenVectors
+from factform.facts.tokens import TokenVectors, tokens_folder
 from factform.ids import sha256, version_id
 from factform.records import Receipt, Source
 
@@ -170,8 +171,9 @@ class Writer:
     def rebuild(self, progress: Progress | None = None, *, background: bool = False) -> dict[str, Any]:
         """Fill a table beside the one in use from ledger and blobs, and switch to it when it is on disk."""
         told = self.rebuilder.run(progress, background=background)
+        self.tidy_tokens()
         if self._tokens is not None:
-            self._tokens.keep_only(self._current.get().ids_of())
+            self._tokens.remove_others()
         return told
 
     def recover(self) -> None:
@@ -249,6 +251,8 @@ class Writer:
             if not self._healthy():
                 self._repair()
             self._current.note_made_by()
+            if self._tokens is None or not self._tokens.on_disk:  # kept when the settings were others, and used no more
+                shutil.rmtree(tokens_folder(self.folder), ignore_errors=True)
             keep_reserve(self.folder)
             yield
 
@@ -377,6 +381,11 @@ class Writer:
         self._ledger.finish_removal(documents, self._current.mark())
         failpoint("remove_after_all")
 
+    def tidy_tokens(self) -> None:
+        """Let go of token vectors of chunks that are not in the index."""
+        if self._tokens is not None and self._tokens.kept():
+            self._tokens.keep_only(self._current.get().ids_of())
+
     def _let_go(self, chunks: Collection[str]) -> None:
         """What was put by for reranking goes with its chunks."""
         if self._tokens is not None:
@@ -391,6 +400,8 @@ class Writer:
             index.sync()
             failpoint("after_optimize_fsync")
             self._ledger.note(self._current.mark())
+            if self._tokens is not None and self._tokens.kept() > index.count():
+                self.tidy_tokens()  # somebody died, or was kept from it
         index.forget_versions()
 
     # --- recovery -------------------------------------------------------------------------------
@@ -418,8 +429,7 @@ class Writer:
             self._finish_pending()
         else:
             self.rebuild()
-        if self._tokens is not None:
-            self._tokens.keep_only(self._current.get().ids_of())
+        self.tidy_tokens()
         self.unfinished = None
 
     def _open_index(self) -> bool:
