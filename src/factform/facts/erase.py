@@ -76,8 +76,7 @@ class Eraser:
             try:
                 self._mark(both)
             except StoreError:
-                if not release_reserve(self._folder):  # on a full disk they are at least hidden
-                    raise
+                release_reserve(self._folder)  # on a full disk they are at least hidden
                 self._mark(both)
             failpoint("erase_begun")
 

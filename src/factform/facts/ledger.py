@@ -26,7 +26,7 @@ from types import MappingProxyType
 from typing import Any
 
 from factform.errors import StoreBusy, StoreError
-from factform.facts.disk import advice, failpoint, refused
+from factform.facts.disk import advice, failpoint, refused, release_reserve
 from factform.facts.ledgerlog import LedgerLog, tables
 from factform.ids import canonical_json
 from factform.records import Source
@@ -555,7 +555,16 @@ class Ledger:
                 if self._connection.in_transaction:
                     with suppress(sqlite3.Error):  # SQLite rolls back by itself where it could not write
                         self._connection.execute("ROLLBACK")
+                self._undo()
                 raise
+
+    def _undo(self) -> None:
+        """Give the disk the room that is kept for it, where it was too full for SQLite to undo what it had begun: until
+        that is done nobody can read the ledger, nor remove a document."""
+        with suppress(OSError, sqlite3.Error):
+            begun = self.path.with_name(f"{self.path.name}-journal").stat().st_size
+            if begun and release_reserve(self.path.parent):
+                self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
     def _all(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         with self._lock, _translated(self.path):

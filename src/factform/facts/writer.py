@@ -151,8 +151,7 @@ class Writer:
         try:
             return self._ledger.start_removal(documents)
         except StoreError:
-            if not release_reserve(self.folder):
-                raise
+            release_reserve(self.folder)  # if the ledger did not need it already, to undo what it had begun
             return self._ledger.start_removal(documents)
 
     def _finish_removal(self) -> None:
