@@ -23,7 +23,7 @@ WORDS = [
 ]
 
 
-tableversions.MANY, tableversions.REST_S = 4, 0.2
+tableversions.MANY, tableversions.KEPT, tableversions.REST_S = 4, 4, 0.2
 """Old versions of the index's table go every few writes, so that faults strike there as often as elsewhere."""
 
 

@@ -61,7 +61,11 @@ class Scenario:
 
 def small(folder: Path) -> Small:
     live.MERGE_ROWS = 2  # what searches need is kept from the third row on
-    tableversions.MANY, tableversions.REST_S = 2, 0.0  # old versions of the table go with nearly every write
+    tableversions.MANY, tableversions.KEPT, tableversions.REST_S = (
+        2,
+        1,
+        0.0,
+    )  # old versions of the table go with nearly every write
     made = Small.open(folder / "project")
     assert isinstance(made, Small)
     return made

@@ -30,6 +30,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Six versions are many, and nobody holds to one for any time."""
     monkeypatch.setattr(tableversions, "MANY", MANY)
     monkeypatch.setattr(tableversions, "REST_S", 0.0)
+    monkeypatch.setattr(tableversions, "KEPT", 1)
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ def test_a_version_stays_as_long_as_it_was_the_newest_not_long_ago(tmp_path: Pat
     # At 1360 the newest was 360 and it was replaced a second later: 60 s after that somebody may hold to it.
     assert unneeded(table, (), now=1360 + tableversions.REST_S) == list(range(1, 360))
     assert unneeded(table, (7, 360), now=1360 + tableversions.REST_S) == [v for v in range(1, 360) if v != 7]
-    assert unneeded(table, (), now=2000.0) == list(range(1, 400))
+    assert unneeded(table, (), now=2000.0) == list(range(1, 401 - tableversions.KEPT))
     assert unneeded(table, (), now=1000.0) == []
     assert unneeded(table, range(150), now=2000.0) == []  # fewer than MANY
 

@@ -21,6 +21,9 @@ NEWEST = (1 << 64) - 1
 MANY = 256
 """Versions that nobody needs at which they are taken away: the manifests of all are read for that, some 100 ms."""
 
+KEPT = 16
+"""Versions that stay in any case: where the newest are damaged, the table goes back to one of them and catches up."""
+
 REST_S = 60.0
 """Seconds that a version stays after it was the newest: a search that holds to it takes some milliseconds."""
 
@@ -38,8 +41,8 @@ def manifest(table: Path, version: int) -> Path:
 
 
 def unneeded(table: Path, keep: Collection[int], *, now: float | None = None) -> list[int]:
-    """Versions, oldest first, that stopped being the newest REST_S ago and are not among `keep`; none while they are
-    fewer than MANY."""
+    """Versions, oldest first, that stopped being the newest REST_S ago, are not the KEPT newest and not among `keep`;
+    none while they are fewer than MANY."""
     found = numbers(table)
     if len(found) < MANY:
         return []
@@ -47,7 +50,7 @@ def unneeded(table: Path, keep: Collection[int], *, now: float | None = None) ->
     found.reverse()
     # The newest that had come by then was the newest at that time, or is it still.
     came = bisect.bisect_right(found, since, key=lambda version: manifest(table, version).stat().st_mtime)
-    old = [version for version in found[: max(0, came - 1)] if version not in keep]
+    old = [version for version in found[: max(0, min(came - 1, len(found) - KEPT))] if version not in keep]
     return old if len(old) >= MANY else []
 
 
