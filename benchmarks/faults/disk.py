@@ -188,7 +188,7 @@ def _filled(folder: Path, say: Say) -> None:
                 apply(layer, {f"n{number}": Wanted(f"number{number} {LONG}", 1)}, say)
                 taken += 1
             except StoreError as refusal:
-                errors.append(str(refusal))
+                errors.append(str(refusal).replace(str(folder), "DISK"))
                 break
         wrong += [] if errors else ["the disk is full and nothing was refused"]
         wrong += _readable(folder / "store", layer)
