@@ -1,6 +1,6 @@
 """What is taken in together: sources in groups, what is known of each before the commit, and its receipt after it.
 
-Knows nothing of ledger, blobs or index, nor of who writes.
+Knows nothing of how they are noted, stored or indexed: these are plain records and what is told from them alone.
 """
 
 from __future__ import annotations

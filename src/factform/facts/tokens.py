@@ -29,11 +29,12 @@ def tokens_folder(state: Path) -> Path:
 
 
 There = Callable[[Collection[str]], Collection[str]]
+"""Ids of the chunks that the index holds of some documents."""
 
 
 class TokenVectors:
     """Token vectors by what was encoded, least recently used out of memory first. `folder` is where the file is; None
-    for memory alone. `there` gives the ids of all chunks of some documents that are in the index."""
+    for memory alone. `there` asks the index, so that nothing stays of what is gone."""
 
     def __init__(
         self, encoder: Encoder, folder: Path | None = None, there: There | None = None, *, limit: int = CACHE_BYTES
