@@ -427,7 +427,8 @@ class Writer:
             self.catch_up()
             self._finish_pending()
         else:
-            self.rebuild()
+            # Token vectors of another embedder stay: somebody may be making an index with it.
+            self.rebuilder.run(None, background=False)
         self.tidy_tokens()
         self.unfinished = None
 
