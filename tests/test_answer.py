@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -25,8 +26,10 @@ from factform.answer import (
 from factform.audit.record import AnswerRecord
 from factform.errors import Cancelled, RecordError
 from factform.ids import chunk_id, sha256_text
-from factform.model.prompt import PLAIN, PLAIN_INSTRUCTIONS, PLAIN_SPAN
+from factform.model.grammar import Constraint, compile_constraint
+from factform.model.prompt import PLAIN, PLAIN_INSTRUCTIONS, PLAIN_SPAN, REFUSAL
 from factform.model.reader import Reader
+from factform.model.schema import dump_answer
 from factform.records import (
     AdapterInfo,
     Behavior,
@@ -223,7 +226,8 @@ def test_too_little_evidence_is_a_refusal_without_asking_the_model(tiny: Reader)
     assert (got.status, got.completion_tokens) == ("not_in_documents", 0)
     assert "probability 0.39, below 0.40" in got.reason
     assert bench.records[0].generation == {
-        "evidence": "digest", "answerable": 0.39, "refuse_below": 0.4, "confidence": 0.61, "min_confidence": 0.0,
+        "evidence": "digest", "answerable": 0.39, "refuse_below": 0.4, "model_may_refuse": True,
+        "confidence": 0.61, "min_confidence": 0.0,
     }  # fmt: skip
     assert got.confidence == 0.61  # of a refusal: that the passages hold no answer
     offered, nothing, _ = sorted(bench.records[0].prompt["passages"], key=lambda p: -len(p["proposals"]))
@@ -233,6 +237,37 @@ def test_too_little_evidence_is_a_refusal_without_asking_the_model(tiny: Reader)
     ]
     assert nothing["proposals"] == []
     assert (got.ms["search"], got.ms["rerank"]) == (2.0, 1.0)
+
+
+def test_where_evidence_decides_alone_the_model_that_writes_cannot_refuse(
+    tiny: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Constraint] = []
+    real = tiny.generate
+
+    def generate(prompt: Prompt, *, constraint: Constraint, **rest: Any) -> Generation:
+        asked.append(constraint)
+        return real(prompt, constraint=constraint, **rest)
+
+    monkeypatch.setattr(tiny, "generate", generate)
+    found = read_hits((0, "1,480 euros", TEXTS[0]))
+    refusal = dump_answer(REFUSAL, PLAIN)
+    for alone, answerable, facts, may in (
+        (True, 0.4, True, False),
+        (False, 0.4, True, True),
+        (True, None, True, True),  # nobody read the passages
+        (True, 0.4, False, True),  # there are none
+    ):
+        bench = weighed_bench(tiny, found, 0.4)
+        if answerable is None:
+            bench = Bench(tiny, found)
+        use = replace(USE, alone=alone)
+        got = answer(Ask("What is the rent?", BEHAVIOR, facts=facts, max_tokens=300, evidence=use), bench.parts)
+        grammar = compile_constraint(asked[-1], tiny.grammar_tokenizer)
+        assert grammar.accepts(refusal) == may
+        assert got.status == "answered" or may
+        if answerable and facts:
+            assert bench.records[0].generation["model_may_refuse"] == may
 
 
 def test_an_answer_is_one_of_the_spans_proposed(tiny: Reader) -> None:

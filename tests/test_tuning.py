@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from factform.errors import TrainingError
 from factform.form import registry
 from factform.form.dataset import build_rows
-from factform.form.train import TrainSettings
+from factform.form.train import TrainSettings, adapter_shapes
 from factform.ids import chunk_id, sha256_text
 from factform.model.grammar import Constraint, compile_constraint
+from factform.model.lora import new_adapter
 from factform.model.prompt import PLAIN
 from factform.model.reader import Reader
 from factform.records import Behavior, Case, Chunk
-from factform.tuning import split_examples, tune
+from factform.tuning import make_checker, split_examples, tune
 
 
 def chunk(unit: int) -> Chunk:
@@ -123,6 +124,20 @@ def test_an_example_whose_quote_stands_nowhere_is_reported_not_dropped() -> None
     assert rows == []
     assert problems[0].id == "lost"
     assert "'Rent is nil.' stands in no single chunk of lease-2" in problems[0].detail
+
+
+def test_where_the_adapter_may_not_refuse_only_rows_with_an_answer_are_checked(tiny: Reader) -> None:
+    rows, _ = build_rows(BEHAVIOR, EXAMPLES, retrieve, chunks_of, seed=3, twins=0, unanswerable=0)
+    adapter = new_adapter(
+        adapter_shapes(tiny.weights.config),
+        tiny.weights.config.layers,
+        rank=2,
+        alpha=4,
+        seed=0,
+        device=tiny.weights.device,
+    )
+    both = [make_checker(BEHAVIOR, rows, tiny, may_refuse=may)(adapter, 1) for may in (True, False)]
+    assert [check.n for check in both] == [9, 8]
 
 
 def test_a_run_registers_an_adapter_with_its_lineage_and_can_be_loaded(tiny: Reader, tmp_path: Path) -> None:

@@ -96,8 +96,9 @@ class Parts:
 class EvidenceUse:
     """What is made of the hits' evidence: only the best `proposals` over all passages may be quoted (0: any words), and
     below a probability of `refuse_below` that the passages hold the answer nothing is written. An answer less likely to
-    be right than `min_confidence` is not released. `plain` is the contract of a question without a behavior, `model`
-    the digest of the model that read.
+    be right than `min_confidence` is not released. With `alone` nobody else refuses: the model that writes has to
+    answer from what is left. `plain` is the contract of a question without a behavior, `model` the digest of the model
+    that read.
     """
 
     model: str = ""
@@ -105,6 +106,7 @@ class EvidenceUse:
     proposals: int = 0
     refuse_below: float = 0.0
     min_confidence: float = 0.0
+    alone: bool = False
 
 
 NO_EVIDENCE = EvidenceUse()
@@ -276,7 +278,8 @@ def write(ask: Ask, given: Given, model: LanguageModel, *, masked: bool = True) 
 
     Where the evidence leaves one answer only, the model is not asked: it could write nothing else.
     """
-    constraint = Constraint(ask.contract, given.passages)
+    decided = ask.evidence.alone and given.answerable is not None
+    constraint = Constraint(ask.contract, given.passages, may_refuse=not decided)
     if masked and (text := sole_answer(constraint)) is not None:
         return Generation(text, 0, 0, "end", 0, {"first_token": 0.0, "total": 0.0})
     return model.generate(
@@ -448,14 +451,15 @@ def make_record(
 
 
 def evidence_facts(ask: Ask, given: Given, confidence: float | None) -> dict[str, Any]:
-    """Which model read the passages, how likely they hold the answer and the answer is right, and both limits; empty
-    where none read."""
+    """Which model read the passages, how likely they hold the answer and the answer is right, both limits, and whether
+    the model that writes might refuse as well; empty where none read."""
     if given.answerable is None:
         return {}
     return {
         "evidence": ask.evidence.model,
         "answerable": given.answerable,
         "refuse_below": ask.evidence.refuse_below,
+        "model_may_refuse": not ask.evidence.alone,
         "confidence": confidence,
         "min_confidence": ask.evidence.min_confidence,
     }

@@ -223,9 +223,10 @@ class Opened:
         if self.evidence is None:
             return NO_EVIDENCE
         section = self.settings.answer
+        fitted = refusal_limit(adapter, self.evidence.digest) if behavior else 0.0
         limit = section.refuse_below
         if limit < 0:
-            limit = refusal_limit(adapter, self.evidence.digest) if behavior else self.evidence.calibration.refuse_below
+            limit = fitted if behavior else self.evidence.calibration.refuse_below
         return EvidenceUse(
             model=self.evidence.digest,
             # A server keeps to a JSON Schema, which cannot say that an answer is words of its quote.
@@ -233,6 +234,7 @@ class Opened:
             proposals=section.behavior_proposals if behavior else section.proposals,
             refuse_below=limit,
             min_confidence=section.min_confidence if min_confidence is None else min_confidence,
+            alone=min(fitted, limit) > 0 and section.adapter_refuses == "auto" and not self.settings.model.url,
         )
 
     def open_facts(self, *, for_rebuild: bool) -> DataLayer:

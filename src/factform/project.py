@@ -17,8 +17,8 @@ from factform import __version__
 from factform.care import Care
 from factform.errors import BehaviorError, CaseError, ModelError, ProjectError
 from factform.ids import folder_state
-from factform.opened import CANDIDATES, Report, silent
-from factform.records import AdapterInfo, Answer, Behavior, Case, Mode
+from factform.opened import Report, silent
+from factform.records import OWNER, AdapterInfo, Answer, Behavior, Case, Mode
 from factform.settings import FILE, TEMPLATE, load_settings
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class Project(Care):
         from factform.tuning import tune
 
         behavior, section, evidence = self.behavior(name), self.settings.train, self.evidence
-        found = cache(lambda question: self.facts.search(question, k=CANDIDATES))
+        found = cache(lambda question: self.search_and_weigh(question, OWNER))  # passages stand as in serving
         settings = TrainSettings(
             rank=section.rank,
             alpha=section.alpha,
@@ -218,7 +218,8 @@ class Project(Care):
                 "model": self.settings.model.language,
                 "evidence": evidence.digest if evidence else None,
             },
-            answerable=(lambda question: evidence.weigh(question, found(question)).answerable) if evidence else None,
+            answerable=(lambda question: found(question).answerable) if evidence else None,
+            adapter_refuses=self.settings.answer.adapter_refuses == "always",
             report=self.report,
         )
 

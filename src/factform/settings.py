@@ -96,8 +96,9 @@ class AnswerSettings(BaseModel):
     `evidence` names the model that reads the passages first: "auto" (the one that ships, if it was grown from this
     project's embedder), "off" or a folder. Its best `proposals` (with a behavior `behavior_proposals`) are what may be
     quoted. Below a probability of `refuse_below` that they hold the answer nothing is written; -1 takes what the
-    model's card says for a plain question, and what tuning found for an adapter. An answer less likely to be right than
-    `min_confidence` is not released.
+    model's card says for a plain question, and what tuning found for an adapter. Where tuning found one the adapter
+    itself may not refuse, unless `adapter_refuses` is "always". An answer less likely to be right than `min_confidence`
+    is not released.
     """
 
     model_config = _STRICT
@@ -105,6 +106,7 @@ class AnswerSettings(BaseModel):
     keep_prompt: bool = True
     evidence: str = "auto"
     refuse_below: float = Field(default=-1.0, ge=-1, le=1)
+    adapter_refuses: Literal["auto", "always"] = "auto"
     min_confidence: float = Field(default=0.0, ge=0, le=1)
     proposals: int = Field(default=1, ge=0, le=30)
     behavior_proposals: int = Field(default=1, ge=0, le=30)

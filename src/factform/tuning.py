@@ -113,13 +113,15 @@ def tune(
     adapters: Path,
     lineage: Mapping[str, Any],
     answerable: Callable[[str], float | None] | None = None,
+    adapter_refuses: bool = False,
     report: Report | None = None,
 ) -> TuneReport:
     """Build the rows, train, register. `work` keeps the checkpoint: the same call again goes on where it stopped.
 
     With `answerable`, the probability that a question's passages hold its answer, the examples trained on also set the
-    limit below which the behavior refuses. Raises TrainingError where nothing is left to train on or the run must not
-    go on.
+    limit below which the behavior refuses. Where they set one the checks are on answerable rows alone and the adapter
+    may not refuse, as when it is asked later; unless it `adapter_refuses` then as well. Raises TrainingError where
+    nothing is left to train on or the run must not go on.
     """
     started = time.perf_counter()
     say = report or (lambda *_: None)
@@ -152,7 +154,7 @@ def tune(
         reader,
         settings,
         folder=work / sha256_json([behavior.digest, settings.seed])[:16],
-        checker=make_checker(behavior, checks, reader),
+        checker=make_checker(behavior, checks, reader, may_refuse=adapter_refuses or not limit.below),
         progress=lambda p: say("train", p.step, p.steps, describe(p)),
     )
     trained = time.perf_counter()
@@ -173,10 +175,15 @@ def tune(
     )
 
 
-def make_checker(behavior: Behavior, rows: Sequence[TrainingRow], reader: Reader) -> Callable[[Adapter, int], Check]:
+def make_checker(
+    behavior: Behavior, rows: Sequence[TrainingRow], reader: Reader, *, may_refuse: bool = True
+) -> Callable[[Adapter, int], Check]:
     """A check on held-out rows in the serving mode: `valid` is the share in which the mask never had to keep the
     contract's form (only, perhaps, a quote's words), `score` the mean share of right leaves, quote and source included.
+
+    Without `may_refuse` only rows with an answer are asked, and have to be answered.
     """
+    rows = [row for row in rows if may_refuse or row.answerable]
 
     def check(adapter: Adapter, step: int) -> Check:
         reader.set_adapter("in-training", adapter)
@@ -186,7 +193,7 @@ def make_checker(behavior: Behavior, rows: Sequence[TrainingRow], reader: Reader
                 render(row.question, row.passages, reader.chat, trigger=behavior.name),
                 adapter="in-training",
                 mode="reuse",
-                constraint=Constraint(behavior.contract, row.passages),
+                constraint=Constraint(behavior.contract, row.passages, may_refuse),
                 max_tokens=behavior.max_tokens,
             )
             value, problems = validate_answer(written.text, behavior.contract)

@@ -11,6 +11,7 @@ import pytest
 
 from factform.form.gate import Scores, decide
 from factform.project import Project
+from factform.records import Scope, SearchResult
 
 from .conftest import FLATS, Run, example, sentence
 
@@ -187,6 +188,24 @@ def test_tune_reports_what_it_did(run: Run, project: Path) -> None:
     assert found["checks"][-1]["n"] == 4
     assert {"rows_by_origin", "refused", "first_loss", "last_loss", "seconds", "tokens_per_s"} <= set(found)
     assert found["adapter"]["lineage"]["settings"]["seed"] == 3
+
+
+def test_training_looks_for_passages_as_answering_does(
+    run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same search, read by the evidence model where there is one: order and choice are what is learnt from."""
+    searched: list[str] = []
+    real = Project.search_and_weigh
+
+    def noting(self: Project, question: str, scope: Scope) -> SearchResult:
+        searched.append(question)
+        return real(self, question, scope)
+
+    monkeypatch.setattr(Project, "search_and_weigh", noting)
+    assert run("tune", "rents", "--steps", "1", "--seed", "4", "--project", project, "--json").code == 0
+    with Project.open(project) as opened:
+        split = opened.split(opened.behavior("rents"))
+    assert sorted(searched) == sorted(case.question for case in (*split.train, *split.check))  # each once
 
 
 def test_gate_exits_3_unless_it_says_promote(run: Run, tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from factform.errors import GrammarError
@@ -48,10 +48,19 @@ _ANY_ORDER_LIMIT = 7  # an object read in any order costs 2**properties rules
 
 @dataclass(frozen=True)
 class Constraint:
-    """What an answer must keep to: the contract, and the passages it may quote (none: closed book)."""
+    """What an answer must keep to: the contract, and the passages it may quote (none: closed book).
+
+    Without `may_refuse` the contract's refusal is not among the answers: somebody else has decided on that.
+    """
 
     contract: Contract
     passages: tuple[Passage, ...] = ()
+    may_refuse: bool = True
+
+    @property
+    def writable(self) -> Contract:
+        """The contract of what may be written."""
+        return self.contract if self.may_refuse else replace(self.contract, refusal=False)
 
 
 @dataclass(frozen=True)
@@ -87,8 +96,8 @@ def compile_grammar(
 def compile_constraint(constraint: Constraint, tokenizer: GrammarTokenizer) -> CompiledGrammar:
     """The grammar for a constraint's passages; where evidence was proposed, its quotes are all that may be quoted."""
     if all(p.proposals is None for p in constraint.passages):
-        return compile_grammar(constraint.contract, [(p.label, p.chunk.text) for p in constraint.passages], tokenizer)
-    return _compile(constraint.contract, [q for p in constraint.passages for q in proposed(p)], tokenizer)
+        return compile_grammar(constraint.writable, [(p.label, p.chunk.text) for p in constraint.passages], tokenizer)
+    return _compile(constraint.writable, [q for p in constraint.passages for q in proposed(p)], tokenizer)
 
 
 def proposed(passage: Passage) -> list[Quotable]:
@@ -105,7 +114,7 @@ def proposed(passage: Passage) -> list[Quotable]:
 
 def sole_answer(constraint: Constraint) -> str | None:
     """The one text a constraint lets through, where one proposal has filled every field; else None."""
-    contract = constraint.contract
+    contract = constraint.writable
     paths = (*contract.quote_paths, *contract.source_paths, *contract.span_paths)
     found = [q for p in constraint.passages if p.proposals for q in proposed(p)]
     full = {(name,) for name in contract.schema["properties"]} == set(paths)
