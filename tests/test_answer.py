@@ -324,6 +324,30 @@ def test_what_is_less_likely_than_the_limit_is_not_released(tiny: Reader) -> Non
     assert got.reason == "the answer is right with probability 0.70, below 0.71"
 
 
+def test_of_two_places_of_a_quote_the_one_that_was_read_is_cited(tiny: Reader) -> None:
+    sentence = "Interest is due on 1 July."
+    text = f"Loan A. {sentence} Loan B. {sentence}"
+    second = text.rindex(sentence)
+    at = text.rindex("1 July")
+    chunk = replace(hits()[0].chunk, text=text, end=10 + len(text), sha256=sha256_text(text))
+    read = Evidence(0.5, 0.5, (Proposal(at, at + 6, second, second + len(sentence), 0.0, right=0.1),))
+    found = (Hit(1, chunk, 1.0, {}, evidence=read),)
+    got = answer(Ask("When?", evidence=USE), weighed_bench(tiny, found, 0.8).parts)
+    assert [(c.start, c.end) for c in got.citations] == [(10 + second, 10 + second + len(sentence))]
+    assert (got.confidence, got.held_back) == (0.1, False)
+    held = answer(Ask("When?", evidence=replace(USE, min_confidence=0.9)), weighed_bench(tiny, found, 0.8).parts)
+    assert (held.status, held.answer, held.held_back) == ("refused", None, True)
+
+
+def test_what_nobody_vouches_for_passes_no_limit(tiny: Reader) -> None:
+    found = read_hits((0, "1,480 euros", TEXTS[0]))  # read by a model without calibration: no probability
+    for limit, status in ((0.0, "answered"), (0.1, "refused")):
+        use = replace(USE, min_confidence=limit)
+        got = answer(Ask("Rent?", evidence=use), weighed_bench(tiny, found, 0.8).parts)
+        assert (got.status, got.confidence, got.held_back) == (status, None, status == "refused")
+    assert got.reason == "nothing that was read says how likely the answer is right, and 0.10 is asked for"
+
+
 def test_a_question_given_up_is_neither_answered_nor_recorded(tiny: Reader) -> None:
     given_up = threading.Event()
     bench = Bench(tiny, hits())

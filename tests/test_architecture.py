@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "factform"
 
-VOCABULARY = {"", "records", "errors", "ids", "jsonvalue", "hardware", "caches", "compute", "suffixes"}
+VOCABULARY = {"", "records", "errors", "ids", "jsonvalue", "hardware", "caches", "compute", "suffixes", "groups"}
 """What every room may import; "" is the package itself, which holds the version."""
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ids": set(),
     "jsonvalue": set(),
     "suffixes": set(),
+    "groups": set(),
     "hardware": set(),
     "caches": set(),
     "compute": set(),

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from factform.answer import Parts
+from factform.answer import EvidenceUse, Parts
 from factform.errors import CaseError
 from factform.evaluation import ARMS, ArmSettings, make_arms
 from factform.ids import sha256_text
 from factform.model.lora import new_adapter
-from factform.model.prompt import PLAIN
+from factform.model.prompt import PLAIN, PLAIN_SPAN
 from factform.model.reader import Reader
-from factform.records import AdapterInfo, Behavior, Case, Chunk, Generation, Hit, SearchResult
+from factform.records import AdapterInfo, Behavior, Case, Chunk, Evidence, Generation, Hit, Proposal, SearchResult
 
 TEXT = "The monthly rent for unit 7 is 1,480 euros."
 CHUNK = Chunk("c", "lease-7", "v", 0, len(TEXT), TEXT, sha256_text(TEXT), "Lease")
@@ -91,6 +91,31 @@ def test_an_answer_the_mask_left_alone_is_valid_without_it(tiny: Reader) -> None
     seen = arms["facts"](CASE)
     assert seen.valid_free is True
     assert seen.citations[0].quote == "1,480 euros"
+
+
+def test_what_was_held_back_or_refused_before_writing_is_in_contract(tiny: Reader) -> None:
+    read = Evidence(0.5, 0.5, (Proposal(31, 42, 0, len(TEXT), 0.0, right=0.4),))
+    found = SearchResult((Hit(1, CHUNK, 1.0, {}, evidence=read),), {}, 0.3)
+    given = replace(parts(tiny, []), search=lambda question, scope: found)
+    load(tiny)
+    for use, status in (
+        (EvidenceUse("e", PLAIN_SPAN, 1, refuse_below=0.4), "not_in_documents"),
+        (EvidenceUse("e", PLAIN_SPAN, 1, min_confidence=0.9), "refused"),
+    ):
+        settings = ArmSettings(None, ADAPTER, 2, 150, evidence=use, check_free=True)
+        seen = make_arms(("both",), settings, given)["both"](CASE)
+        assert (seen.status, seen.valid_free, seen.valid, seen.completion_tokens) == (status, True, True, 0)
+
+
+def test_the_prompted_base_is_not_asked_with_the_limit_of_an_adapter(tiny: Reader) -> None:
+    load(tiny)
+    given = replace(parts(tiny, []), search=lambda question, scope: SearchResult((Hit(1, CHUNK, 1.0, {}),), {}, 0.3))
+    fitted = EvidenceUse("e", PLAIN, refuse_below=0.4, alone=True)
+    settings = ArmSettings(
+        BEHAVIOR, ADAPTER, 2, 150, check_free=False, evidence=fitted, prompted=EvidenceUse("e", PLAIN)
+    )
+    seen = {name: arm(CASE) for name, arm in make_arms(("facts", "both"), settings, given).items()}
+    assert seen["both"].completion_tokens == 0 < seen["facts"].completion_tokens
 
 
 def test_unknown_arms_and_arms_without_an_adapter_are_refused(tiny: Reader) -> None:

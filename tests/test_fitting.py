@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factform.errors import CaseError
+from factform.errors import CaseError, SettingsError
 from factform.facts.search import DEFAULT_RANKING, Ranking
 from factform.fitting import _folds, _groups, choices, fit_ranking, with_values
 from factform.records import Case
@@ -112,3 +112,9 @@ seed = 1
     assert "word_weight = 0.5  # of words" in made
     assert made.startswith("# mine\n")
     assert tomllib.loads(with_values("", "facts", {"word_weight": 0.5})) == {"facts": {"word_weight": 0.5}}
+
+
+@pytest.mark.parametrize("text", ["facts.passages = 3\n", 'facts = { passages = 3 }\n[model]\nlanguage = "x"\n'])
+def test_a_section_in_another_form_is_left_alone_and_the_values_are_told(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"enter facts.word_weight = 0.5, facts.rerank_depth = 50 by hand"):
+        with_values(text, "facts", {"word_weight": 0.5, "rerank_depth": 50})

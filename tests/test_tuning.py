@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factform.errors import TrainingError
+from factform.errors import RegistryError, TrainingError
 from factform.form import registry
 from factform.form.dataset import build_rows
+from factform.form.rows import question_key
+from factform.form.split import gate_cases, held_out, split_examples
 from factform.form.train import TrainSettings, adapter_shapes
 from factform.ids import chunk_id, sha256_text
 from factform.model.grammar import Constraint, compile_constraint
 from factform.model.lora import new_adapter
 from factform.model.prompt import PLAIN
 from factform.model.reader import Reader
-from factform.records import Behavior, Case, Chunk
-from factform.tuning import make_checker, split_examples, tune
+from factform.records import AdapterInfo, Behavior, Case, Chunk
+from factform.tuning import make_checker, too_long, tune
 
 
 def chunk(unit: int) -> Chunk:
@@ -76,6 +79,91 @@ def test_no_document_is_in_two_parts_of_a_split(documents: list[int], check: int
     assert len(split.check) <= check
     ids = [c.id for part in (split.train, split.check, split.gate) for c in part]
     assert len(ids) == len(set(ids))
+
+
+@given(
+    st.lists(st.tuples(st.sets(st.integers(0, 15), max_size=3), st.integers(0, 40)), min_size=8, max_size=60),
+    st.integers(0, 6),
+    st.integers(0, 12),
+    st.integers(0, 99),
+)
+def test_no_document_and_no_question_is_in_two_parts_whatever_links_them(
+    made: list[tuple[set[int], int]], check: int, gate: int, seed: int
+) -> None:
+    cases = [
+        Case(
+            f"c{i}", f"Q{q} ?" if i % 2 else f"q{q}", answerable=bool(of), documents=tuple(f"d{d}" for d in sorted(of))
+        )
+        for i, (of, q) in enumerate(made)
+    ]
+    try:
+        split = split_examples(cases, check=check, gate=gate, seed=seed)
+    except TrainingError:
+        return
+    parts = (split.train, split.check, split.gate)
+    for keys in (
+        [{d for c in part for d in c.documents} for part in parts],
+        [{question_key(c.question) for c in part} for part in parts],
+    ):
+        assert sum(map(len, keys)) == len(set().union(*keys))
+    assert len(split.gate) <= gate
+    assert len(split.check) <= check
+
+
+def test_the_gate_asks_what_was_held_out_then_whatever_was_added_since() -> None:
+    examples = [Case(f"e{i}", f"q{i}?", expected={}, documents=(f"d{i}",)) for i in range(60)]
+    before = split_examples(examples, check=5, gate=20, seed=0)
+    behavior = replace(BEHAVIOR, examples=tuple(examples))
+    info = AdapterInfo("a" * 64, "rents", "tiny", "now", False, {"held_out": held_out(before), "behavior_digest": "d0"})
+    added = (*examples, *(Case(f"e{i}", f"q{i}?", expected={}, documents=(f"a{i}",)) for i in range(60, 65)))
+    after = split_examples(added, check=5, gate=20, seed=0)
+    assert {c.id for c in after.gate} & {c.id for c in before.train}  # or there would be nothing to guard against
+    cases, gone = gate_cases(info, replace(behavior, examples=added), after)
+    assert ({c.id for c in cases}, gone) == ({c.id for c in before.gate}, "")
+    first, second = before.gate[:2]
+    changed = [replace(c, question="Another?") if c == first else c for c in added if c != second]
+    corrected = [replace(c, expected={"answer": "x"}) if c.id in info.lineage["held_out"] else c for c in changed]
+    cases, gone = gate_cases(info, replace(behavior, examples=tuple(corrected)), after)
+    assert {c.id for c in cases} == {c.id for c in before.gate[2:]}
+    assert gone.startswith("2 of 20 examples held out")
+    with pytest.raises(RegistryError, match="none of the 20 examples"):
+        gate_cases(
+            info, replace(behavior, examples=tuple(c for c in added if c.id not in info.lineage["held_out"])), after
+        )
+
+
+def test_an_adapter_that_does_not_say_what_was_held_out_takes_the_split_of_its_own_behavior() -> None:
+    split = split_examples(EXAMPLES, check=1, gate=2, seed=0)
+    old = AdapterInfo("a" * 64, "rents", "tiny", "now", False, {"behavior_digest": "d1"})
+    assert gate_cases(old, BEHAVIOR, split) == (split.gate, "")
+    with pytest.raises(RegistryError, match="has changed since rents@aaaaaaaaaaaa was tuned"):
+        gate_cases(old, replace(BEHAVIOR, digest="d2"), split)
+
+
+def test_a_copy_of_the_gold_passage_is_the_gold_passage() -> None:
+    """The search keeps one of passages with the same words, and it may be another document's."""
+    gold = CHUNKS["lease-2"]
+    copy = replace(gold, id="copy", document="archive")
+    rows, _ = build_rows(
+        BEHAVIOR, [case(2)], lambda q: [CHUNKS["lease-5"], copy, CHUNKS["lease-6"]], chunks_of, seed=0, unanswerable=0.3
+    )
+    assert {row.origin for row in rows} >= {"example", "twin", "withheld"}
+    for row in rows:
+        texts = [p.chunk.text for p in row.passages]
+        assert len(texts) == len(set(texts))
+        assert "copy" not in [p.chunk.id for p in row.passages]
+        if row.origin == "twin":
+            assert gold.text not in texts
+
+
+def test_an_answer_that_could_not_be_written_is_not_taught(tiny: Reader) -> None:
+    rows, _ = build_rows(BEHAVIOR, [case(2)], retrieve, chunks_of, seed=0, twins=0, unanswerable=0)
+    size = len(tiny.encode(rows[0].output)) + 1
+    assert too_long(rows, tiny, size) == []
+    (problem,) = too_long(rows, tiny, size - 1)
+    assert (problem.kind, problem.detail) == (
+        "contract", f"the target has {size} tokens and max_tokens is {size - 1}: raise it, or shorten it",
+    )  # fmt: skip
 
 
 def test_too_few_examples_are_refused_with_the_numbers() -> None:

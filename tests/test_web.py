@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import http.server
+import random
 import socket
 import ssl
 import threading
@@ -322,6 +323,11 @@ def test_a_page_may_be_packed_but_not_unpack_to_too_much(server: Server) -> None
         "/other": page(b"x", "text/plain", Content_Encoding="br"),
     }
     assert got(fetch(server.url("/packed"), OWN)).data == b"one two"
+    whole = gzip.compress(random.Random(0).randbytes(60_000))
+    for number, cut in enumerate((whole[:40_000], whole[:-1], packed[:-3], whole[:12])):
+        server.pages[f"/cut{number}"] = page(cut, "text/plain", Content_Encoding="gzip")
+        with pytest.raises(DocumentError, match="cut off"):
+            fetch(server.url(f"/cut{number}"), OWN)
     for path, why in (("/bomb", "more than 1 MiB"), ("/bad", "damaged"), ("/other", "'br'")):
         with pytest.raises(DocumentError, match=why):
             fetch(server.url(path), OWN)

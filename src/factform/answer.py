@@ -162,6 +162,7 @@ class Outcome:
     status: AnswerStatus
     reason: str
     answer: Mapping[str, Any] | None
+    held_back: bool = False
 
 
 def answer(ask: Ask, parts: Parts) -> Answer:
@@ -181,10 +182,12 @@ def answer(ask: Ask, parts: Parts) -> Answer:
         outcome = read_output(written, ask.contract)
     outcome, citations = cite(outcome, ask.contract, given.passages, given.hits, parts.verify, parts.place_of)
     confidence = confidence_of(outcome, ask.contract, given, citations)
-    outcome, citations = hold_back(outcome, citations, confidence, ask.evidence.min_confidence)
+    if given.answerable is not None:
+        outcome, citations = hold_back(outcome, citations, confidence, ask.evidence.min_confidence)
     ms = timings(started, before_model, given.search_ms, written)
     record = make_record(ask, parts, given, written, outcome, citations, ms, confidence)
-    return replace(release(ask, parts, record, written, parts.write(record)), notes=given.found.notes)
+    released = release(ask, parts, record, written, parts.write(record))
+    return replace(released, held_back=outcome.held_back, notes=given.found.notes)
 
 
 def check_wanted(ask: Ask) -> None:
@@ -325,7 +328,7 @@ def cite(
     for quote_path, source_path in zip(contract.quote_paths, contract.source_paths, strict=True):
         label, quote = str(value_at(outcome.answer, source_path)), str(value_at(outcome.answer, quote_path))
         hit = by_label.get(label)
-        place = hit.chunk.text.find(quote) if hit and quote else -1
+        place = _place(hit, quote) if hit and quote else -1
         if hit is None or place < 0:
             reason = f"the quote {quote[:80]!r} is not in passage {label!r}"
             return Outcome("refused", reason, None), ()
@@ -336,6 +339,20 @@ def cite(
         citations.append(citation)
         released = with_value_at(released, source_path, hit.chunk.document)
     return replace(outcome, answer=released), tuple(citations)
+
+
+def _place(hit: Hit, quote: str) -> int:
+    """Where `quote` begins in the hit's text, -1 where it does not stand there. Of several places the one that holds
+    the likeliest span that was read, as that is what was proposed; else the first."""
+    text = hit.chunk.text
+    first = at = text.find(quote)
+    places = []
+    while at >= 0:
+        places.append(at)
+        at = text.find(quote, at + 1)
+    read = sorted(hit.evidence.proposals, key=lambda p: -p.score) if hit.evidence and len(places) > 1 else ()
+    holding = (at for p in read for at in places if at <= p.start and p.end <= at + len(quote))
+    return next(holding, first)
 
 
 def _citation(
@@ -390,10 +407,16 @@ def _right(hit: Hit, citation: Citation, span: str | None) -> float | None:
 def hold_back(
     outcome: Outcome, citations: tuple[Citation, ...], confidence: float | None, limit: float
 ) -> tuple[Outcome, tuple[Citation, ...]]:
-    """The answer, or a refusal where it is less likely to be right than `limit`."""
-    if outcome.status != "answered" or confidence is None or confidence >= limit:
+    """The answer, or a refusal where it is less likely to be right than `limit`. What nobody vouches for, as no span
+    that was read lies in its quotes, passes no limit above 0."""
+    if outcome.status != "answered" or limit <= 0 or (confidence is not None and confidence >= limit):
         return outcome, citations
-    return Outcome("refused", f"the answer is right with probability {confidence:.2f}, below {limit:.2f}", None), ()
+    reason = (
+        f"the answer is right with probability {confidence:.2f}, below {limit:.2f}"
+        if confidence is not None
+        else f"nothing that was read says how likely the answer is right, and {limit:.2f} is asked for"
+    )
+    return Outcome("refused", reason, None, held_back=True), ()
 
 
 def timings(
@@ -481,7 +504,7 @@ def release(ask: Ask, parts: Parts, record: AnswerRecord, written: Generation | 
         prompt_tokens=written.prompt_tokens if written else 0,
         completion_tokens=written.completion_tokens if written else 0,
         ms=record.ms,
-        interventions=written.interventions if written else None,
+        interventions=written.interventions if written else 0,
         confidence=record.generation.get("confidence"),
     )
 

@@ -20,7 +20,8 @@ ARMS = ("base", "facts", "form", "both")
 
 @dataclass(frozen=True)
 class ArmSettings:
-    """What the arms share. `tuned_mode` is how arms with form read; those without read exactly."""
+    """What the arms share. `tuned_mode` is how arms with form read; those without read exactly. `evidence` is used by
+    arms with form, `prompted` by those without: a limit fitted for an adapter says nothing of the base."""
 
     behavior: Behavior | None
     adapter: AdapterInfo | None
@@ -29,6 +30,7 @@ class ArmSettings:
     tuned_mode: Mode = "reuse"
     check_free: bool = True
     evidence: EvidenceUse = NO_EVIDENCE
+    prompted: EvidenceUse = NO_EVIDENCE
     passage_tokens: int = 0
 
 
@@ -58,7 +60,7 @@ def _arm(settings: ArmSettings, parts: Parts, *, tuned: bool, facts: bool) -> Ca
             passage_tokens=settings.passage_tokens,
             max_tokens=settings.max_tokens,
             scope=Scope(principal="evaluate"),
-            evidence=settings.evidence,
+            evidence=settings.evidence if tuned else settings.prompted,
         )
         started = time.perf_counter()
         got = answer(ask, parts)
@@ -75,8 +77,13 @@ def _valid_free(ask: Ask, got: Answer, parts: Parts) -> bool | None:
     if got.completion_tokens == 0:
         return True  # the model was not asked: a refusal, or the only answer left, is the system's own
     if got.interventions == 0:
-        return got.status != "refused"
+        return in_contract(got)
     return free_validity(ask, parts)
+
+
+def in_contract(got: Answer) -> bool:
+    """Whether an answer in the contract was written, released or held back for its confidence."""
+    return got.status != "refused" or got.held_back
 
 
 def observe(got: Answer, valid_free: bool | None, ms: float) -> Observation:
@@ -85,7 +92,7 @@ def observe(got: Answer, valid_free: bool | None, ms: float) -> Observation:
         answer=got.answer,
         status=got.status,
         valid_free=valid_free,
-        valid=got.status != "refused",
+        valid=in_contract(got),
         citations=got.citations,
         verbatim=tuple(c.verified for c in got.citations),
         prompt_tokens=got.prompt_tokens,

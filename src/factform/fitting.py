@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from factform.errors import CaseError
+from factform.errors import CaseError, SettingsError
 from factform.facts.search import DEFAULT_RANKING, Ranking
+from factform.groups import linked
 from factform.measure.intervals import Interval, paired_difference, rate_interval
 from factform.measure.metrics import ndcg_at, recall_at
 from factform.records import Case, as_json
@@ -115,18 +116,7 @@ def _scores(case: Case, documents: Sequence[str]) -> tuple[float, float]:
 
 def _groups(cases: Sequence[Case]) -> list[int]:
     """A number for each case, the same for cases that share a document: what is learnt of one is known of the other."""
-    leader = list(range(len(cases)))
-
-    def find(i: int) -> int:
-        while leader[i] != i:
-            i = leader[i]
-        return i
-
-    first: dict[str, int] = {}
-    for i, case in enumerate(cases):
-        for document in case.documents:
-            leader[find(i)] = find(first.setdefault(document, i))
-    roots = [find(i) for i in range(len(cases))]
+    roots = linked([case.documents for case in cases])
     return roots if len(set(roots)) > 1 else []
 
 
@@ -154,7 +144,10 @@ def _known(interval: Interval | None) -> Interval:
 
 
 def with_values(text: str, section: str, values: Mapping[str, float | int]) -> str:
-    """The TOML `text` with `values` in `[section]`, everything else as it stands, comments included."""
+    """The TOML `text` with `values` in `[section]`, everything else as it stands, comments included.
+
+    Raises SettingsError, with the values to enter by hand, where the section is written in another form.
+    """
     lines = text.splitlines()
     heads = [i for i, line in enumerate(lines) if re.match(rf"\s*\[{re.escape(section)}\]\s*(#.*)?$", line)]
     if not heads:
@@ -170,6 +163,11 @@ def with_values(text: str, section: str, values: Mapping[str, float | int]) -> s
             note = re.search(r"\s+#.*$", lines[old])
             lines[old] = f"{name} = {value}{note[0] if note else ''}"
     made = "\n".join(lines) + "\n"
-    held = tomllib.loads(made)[section]
-    assert all(held[name] == value for name, value in values.items())
+    try:
+        held = tomllib.loads(made)[section]
+    except tomllib.TOMLDecodeError:
+        held = {}
+    if any(held.get(name) != value for name, value in values.items()):
+        wanted = ", ".join(f"{section}.{name} = {value}" for name, value in values.items())
+        raise SettingsError(f"factform.toml has no table [{section}] that could be written to: enter {wanted} by hand")
     return made

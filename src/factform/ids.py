@@ -64,11 +64,14 @@ def folder_state(folder: Path) -> FolderState | None:
     """What `folder` holds, cheaply: equal states mean that no file was written, replaced, added or removed since.
 
     None where a file was written less than SETTLED seconds ago: clocks of files are coarse, and a second change could
-    leave the same time.
+    leave the same time. None, too, where one cannot be looked at: it has just gone, or is a link to nothing.
     """
     found = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        stat = path.stat()
+        try:
+            stat = path.stat()
+        except OSError:
+            return None
         if abs(time.time() - stat.st_mtime) < SETTLED:
             return None
         found.append((str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino))

@@ -18,15 +18,16 @@ from factform.care import Care
 from factform.errors import BehaviorError, CaseError, ModelError, ProjectError
 from factform.ids import folder_state
 from factform.opened import Report, silent
-from factform.records import OWNER, AdapterInfo, Answer, Behavior, Case, Mode
+from factform.records import OWNER, AdapterInfo, Answer, Behavior, Case, Chunk, Hit, Mode, Passage, SearchResult
 from factform.settings import FILE, TEMPLATE, load_settings
 
 if TYPE_CHECKING:
     from factform.fitting import FitReport
     from factform.form.gate import Verdict
+    from factform.form.split import Split
     from factform.measure.evaluate import AnswersReport
     from factform.measure.retrieval import RetrievalReport
-    from factform.tuning import Split, TuneReport
+    from factform.tuning import TuneReport
 
 PROMOTED = "promoted"
 """Adapter of an ask that wants whatever its behavior has promoted."""
@@ -198,7 +199,7 @@ class Project(Care):
             batch=section.batch,
             accumulate=section.accumulate,
             epochs=epochs or section.epochs,
-            steps=steps or section.steps,
+            steps=steps or (0 if epochs else section.steps),
             seed=section.seed if seed is None else seed,
             check_every=section.check_every,
         )
@@ -206,7 +207,7 @@ class Project(Care):
             behavior,
             self.split(behavior),
             self.reader,
-            lambda question: [hit.chunk for hit in found(question).hits],
+            lambda question: self._in_order(behavior, found(question)),
             self.facts.chunks_of,
             settings,
             twins=section.twins,
@@ -219,13 +220,34 @@ class Project(Care):
                 "evidence": evidence.digest if evidence else None,
             },
             answerable=(lambda question: found(question).answerable) if evidence else None,
+            propose=self._propose if evidence and self.settings.answer.behavior_proposals else None,
             adapter_refuses=self.settings.answer.adapter_refuses == "always",
             report=self.report,
         )
 
+    def _in_order(self, behavior: Behavior, found: SearchResult) -> list[Chunk]:
+        """What was found as a prompt would take it: first what fits its passages and their tokens, then the rest."""
+        from factform.answer import select
+
+        budget = self.settings.facts.passage_tokens
+        hits = select(found.hits, behavior.passages, budget, self.facts.count_tokens)
+        return [hit.chunk for hit in sorted(hits, key=lambda hit: not hit.kept)]
+
+    def _propose(self, question: str, passages: Sequence[Passage]) -> tuple[Passage, ...]:
+        """The passages with what the evidence proposes to quote of them, as when a behavior is asked."""
+        from factform.answer import best_proposals
+
+        assert self.evidence is not None
+        hits = tuple(Hit(rank, passage.chunk, 0.0, {}) for rank, passage in enumerate(passages, 1))
+        read = self.evidence.weigh(question, SearchResult(hits, {}), depth=len(hits))
+        offered = best_proposals(read.hits, self.settings.answer.behavior_proposals)
+        return tuple(
+            replace(passage, proposals=offered.get(passage.chunk.id, ()) if offered else None) for passage in passages
+        )
+
     def split(self, behavior: Behavior) -> Split:
         """The behavior's examples by use: training, checks while training (`held_out`), and the gate."""
-        from factform.tuning import split_examples
+        from factform.form.split import split_examples
 
         section = self.settings.train
         return split_examples(behavior.examples, check=section.held_out, gate=section.gate_cases, seed=section.seed)
@@ -233,13 +255,15 @@ class Project(Care):
     def gate(self, name: str, adapter: str | None = None) -> tuple[AdapterInfo, Verdict, AnswersReport]:
         """Compare an adapter (the newest one if not named) with the prompted base on held-out examples."""
         from factform.form import registry
+        from factform.form.split import gate_cases
         from factform.tuning import judge
 
         behavior = self.behavior(name)
-        info = registry.get(self.adapters_folder, adapter) if adapter else self._newest(name)
-        cases = self.split(behavior).gate
+        info = self._adapter(behavior, adapter or self._newest(name).digest) or self._newest(name)
+        cases, gone = gate_cases(info, behavior, self.split(behavior))
         report = self._evaluate(cases, behavior, info, ("facts", "both"), check_free=True)
         verdict = judge(report)
+        verdict = replace(verdict, reasons=(*verdict.reasons, gone)) if gone else verdict
         registry.record_verdict(self.adapters_folder, info.digest, verdict)
         return info, verdict, report
 
@@ -349,6 +373,7 @@ class Project(Care):
             tuned_mode="exact" if self.settings.model.url else "reuse",
             check_free=check_free,
             evidence=self.evidence_use(behavior, adapter),
+            prompted=self.evidence_use(behavior, None),
         )
         if adapter:
             self._load_adapter(adapter)

@@ -409,7 +409,8 @@ class Answer:
     """The outcome of one question: in contract, quoted and recorded, or a refusal with its reason.
 
     `confidence` is the probability that it is right, where an evidence model read the passages: that the answer is the
-    one they hold, of a refusal that they hold none. `notes` are those of the search.
+    one they hold, of a refusal that they hold none. `held_back`: what was written is in contract and its quotes are
+    verbatim, but it was not sure enough to be released. `notes` are those of the search.
     """
 
     question: str
@@ -427,6 +428,7 @@ class Answer:
     ms: Mapping[str, float]
     interventions: int | None = None
     confidence: float | None = None
+    held_back: bool = False
     notes: tuple[str, ...] = ()
 
 

@@ -6,21 +6,22 @@ behavior's cases are never looked at here: they are for measuring what came out.
 
 from __future__ import annotations
 
-import random
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from factform.errors import TrainingError
 from factform.form import registry
+from factform.form.checkpoint import Check
 from factform.form.dataset import ChunksOf, Retrieve, RowProblem, TrainingRow, build_rows
 from factform.form.gate import Scores, Verdict, decide
 from factform.form.guard import Problem, lint_rows, split_rows
 from factform.form.refusal import RefusalLimit, fit_refusal
-from factform.form.train import Check, Progress, TrainResult, TrainSettings, encode_rows, train
+from factform.form.split import HELD_OUT, Split, held_out
+from factform.form.train import Progress, TrainResult, TrainSettings, encode_rows, train
 from factform.ids import sha256_json
 from factform.measure.evaluate import AnswersReport
 from factform.measure.metrics import field_scores
@@ -29,19 +30,13 @@ from factform.model.lora import Adapter, save_adapter
 from factform.model.prompt import render
 from factform.model.reader import Reader
 from factform.model.schema import validate_answer
-from factform.records import AdapterInfo, Behavior, Case
+from factform.records import AdapterInfo, Behavior, Passage
 
 Report = Callable[[str, int, int, str], None]
 """Progress for people: stage, done, of how many, a note."""
 
-
-@dataclass(frozen=True)
-class Split:
-    """Examples by what they are for; no document is in two of them."""
-
-    train: tuple[Case, ...]
-    check: tuple[Case, ...]
-    gate: tuple[Case, ...]
+Propose = Callable[[str, Sequence[Passage]], Sequence[Passage]]
+"""A question's passages with what the evidence proposes to quote of them."""
 
 
 @dataclass(frozen=True)
@@ -57,46 +52,10 @@ class TuneReport:
     first_loss: float
     last_loss: float
     checks: tuple[Check, ...]
+    begun: int
     refusal: RefusalLimit
     seconds: Mapping[str, float]
     tokens_per_s: float
-
-
-def split_examples(examples: Sequence[Case], *, check: int, gate: int, seed: int) -> Split:
-    """Split by document: whole documents go to the gate, then to the checks, the rest trains.
-
-    Unanswerable examples have no document; they are dealt out in proportion, so that a small gate is not made of them
-    by chance.
-    """
-    rng = random.Random(seed)
-    unanswerable = [case for case in examples if not case.documents]
-    rng.shuffle(unanswerable)
-    by_document: dict[str, list[Case]] = {}
-    for case in examples:
-        if case.documents:
-            by_document.setdefault(case.documents[0], []).append(case)
-    share = len(unanswerable) / max(1, len(examples))
-    gate_part, check_part = (
-        unanswerable[: round(gate * share)],
-        unanswerable[round(gate * share) :][: round(check * share)],
-    )
-    train_part = unanswerable[len(gate_part) + len(check_part) :]
-    names = sorted(by_document)
-    rng.shuffle(names)
-    for name in names:
-        part, room = train_part, len(examples)
-        if len(gate_part) < gate:
-            part, room = gate_part, gate - len(gate_part)
-        elif len(check_part) < check:
-            part, room = check_part, check - len(check_part)
-        # A document with more examples than there is room for gives only those: the others are not trained on either.
-        part.extend(by_document[name][:room])
-    if not train_part:
-        raise TrainingError(
-            f"{len(examples)} examples leave none to train on after {check} for checks and {gate} for the gate: "
-            "add examples, or lower train.held_out and train.gate_cases"
-        )
-    return Split(tuple(train_part), tuple(check_part), tuple(gate_part))
 
 
 def tune(
@@ -114,14 +73,15 @@ def tune(
     lineage: Mapping[str, Any],
     answerable: Callable[[str], float | None] | None = None,
     adapter_refuses: bool = False,
+    propose: Propose | None = None,
     report: Report | None = None,
 ) -> TuneReport:
     """Build the rows, train, register. `work` keeps the checkpoint: the same call again goes on where it stopped.
 
     With `answerable`, the probability that a question's passages hold its answer, the examples trained on also set the
     limit below which the behavior refuses. Where they set one the checks are on answerable rows alone and the adapter
-    may not refuse, as when it is asked later; unless it `adapter_refuses` then as well. Raises TrainingError where
-    nothing is left to train on or the run must not go on.
+    may not refuse, as when it is asked later; unless it `adapter_refuses` then as well. `propose` gives the checks what
+    may be quoted, as answering does. Raises TrainingError where nothing is left to train on or the run must not go on.
     """
     started = time.perf_counter()
     say = report or (lambda *_: None)
@@ -136,29 +96,36 @@ def tune(
         progress=lambda done, total: say("rows", done, total, ""),
     )
     found = lint_rows(rows, behavior.contract, behavior.cases, behavior.instructions)
+    found += too_long(rows, reader, behavior.max_tokens)
     kept, refused = split_rows(rows, found)
     reasons = _reasons(refused, problems)
     if not kept:
         raise TrainingError(f"none of {len(rows)} rows may be trained on; the first reason: {reasons[:1]}")
     encoded = encode_rows(kept, reader, behavior.name)
-    checks, _ = build_rows(behavior, split.check, retrieve, chunks_of, seed=settings.seed, twins=0, unanswerable=0)
     limit = fit_refusal(
         split.train,
         answerable or (lambda _: None),
         seed=settings.seed,
         progress=lambda n, of: say("refusal", n, of, ""),
     )
+    checks, lost = build_rows(behavior, split.check, retrieve, chunks_of, seed=settings.seed, twins=0, unanswerable=0)
+    reasons += _reasons([], lost)
+    if propose:
+        checks = [replace(row, passages=tuple(propose(row.question, row.passages))) for row in checks]
+    may_refuse = adapter_refuses or not limit.below
     built = time.perf_counter()
     result = train(
         encoded,
         reader,
         settings,
         folder=work / sha256_json([behavior.digest, settings.seed])[:16],
-        checker=make_checker(behavior, checks, reader, may_refuse=adapter_refuses or not limit.below),
+        checker=make_checker(behavior, checks, reader, may_refuse=may_refuse),
+        checked=_digest(checks, may_refuse),
         progress=lambda p: say("train", p.step, p.steps, describe(p)),
     )
     trained = time.perf_counter()
-    info = register(behavior, result, reader, settings, kept, adapters, {**lineage, "refusal": asdict(limit)})
+    lineage = {**lineage, "refusal": asdict(limit), HELD_OUT: held_out(split)}
+    info = register(behavior, result, reader, settings, kept, adapters, lineage)
     return TuneReport(
         adapter=info,
         rows=len(kept),
@@ -169,10 +136,23 @@ def tune(
         first_loss=result.losses[0],
         last_loss=sum(result.losses[-10:]) / len(result.losses[-10:]),
         checks=result.checks,
+        begun=result.begun,
         refusal=limit,
         seconds={"rows": built - started, "train": trained - built, "total": time.perf_counter() - started},
         tokens_per_s=result.trained_tokens / result.seconds,
     )
+
+
+def too_long(rows: Sequence[TrainingRow], reader: Reader, most: int) -> list[Problem]:
+    """Rows whose answer could never be written to its end."""
+    sizes = [len(reader.encode(row.output)) + 1 for row in rows]
+    return [
+        Problem(
+            i, row.id, "contract", f"the target has {size} tokens and max_tokens is {most}: raise it, or shorten it"
+        )
+        for i, (row, size) in enumerate(zip(rows, sizes, strict=True))
+        if size > most
+    ]
 
 
 def make_checker(
@@ -232,7 +212,7 @@ def register(
                 **lineage,
                 "settings": asdict(settings),
                 "rows": len(rows),
-                "data": sha256_json([[r.id, r.question, [p.chunk.sha256 for p in r.passages], r.output] for r in rows]),
+                "data": _digest(rows),
             },
             metrics={
                 "best_step": result.best_step,
@@ -242,6 +222,11 @@ def register(
             times={"train_s": round(result.seconds, 1)},
         )
         return registry.add(adapters, Path(name), new)
+
+
+def _digest(rows: Sequence[TrainingRow], *more: object) -> str:
+    """Of what rows ask, over which passages, and what is to be written."""
+    return sha256_json([[[r.id, r.question, [p.chunk.sha256 for p in r.passages], r.output] for r in rows], *more])
 
 
 def judge(report: AnswersReport, *, candidate: str = "both", baseline: str = "facts", seed: int = 0) -> Verdict:

@@ -218,16 +218,19 @@ def _decoded(response: httpx.Response, limit: int) -> Iterator[bytes]:
         return
     if encoding not in ("gzip", "x-gzip"):
         raise DocumentError(f"the page is encoded as {encoding!r}, which was not asked for")
-    unpack = zlib.decompressobj(wbits=31)
+    unpack, fed = zlib.decompressobj(wbits=31), False
     try:
         for piece in raw:
             left = piece
             while left:
+                fed = True
                 yield unpack.decompress(left, _PIECE)
                 left = unpack.unconsumed_tail
                 if unpack.eof:  # a gzip file may be several, one after the other
-                    left, unpack = unpack.unused_data, zlib.decompressobj(wbits=31)
+                    left, unpack, fed = unpack.unused_data, zlib.decompressobj(wbits=31), False
         yield unpack.flush()
+        if fed:
+            raise DocumentError("the page was cut off: its gzip encoding does not end; fetch it again")
     except zlib.error as error:
         raise DocumentError("the page is damaged: its gzip encoding cannot be read") from error
 

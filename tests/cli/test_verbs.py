@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from factform.form.gate import Scores, decide
 from factform.project import Project
 from factform.records import Scope, SearchResult
 
-from .conftest import FLATS, Run, example, sentence
+from .conftest import FLATS, Run, example, sentence, write_behavior
 
 RATES = (
     *("valid", "exact_match", "token_f1", "field_accuracy", "source_right", "quote_precision"),
@@ -206,6 +207,27 @@ def test_training_looks_for_passages_as_answering_does(
     with Project.open(project) as opened:
         split = opened.split(opened.behavior("rents"))
     assert sorted(searched) == sorted(case.question for case in (*split.train, *split.check))  # each once
+
+
+def test_the_gate_takes_no_adapter_of_another_behavior(run: Run, tuned: Path) -> None:
+    name = run("adapters", "rents", "--project", tuned, "--json").json[0]["name"]
+    write_behavior(tuned, "fees")
+    done = run("gate", "fees", "--adapter", name, "--project", tuned, "--json")
+    assert (done.code, done.json["error"]["type"]) == (1, "CaseError")
+    assert "belongs to behavior 'rents'" in done.json["error"]["message"]
+
+
+def test_a_behavior_folder_may_hold_a_link_to_nothing_and_one_that_is_no_folder_is_told(
+    run: Run, project: Path
+) -> None:
+    here = ("--project", project)
+    (project / "behaviors" / "rents" / ".#instructions.md").symlink_to("somebody@somewhere.42")  # an editor's lock
+    assert run("behaviors", "check", "rents", *here, "--json").code == 0
+    assert run("ask", "What is the rent for flat 3?", "--behavior", "rents", *here, "--json").code == 0
+    shutil.rmtree(project / "behaviors")
+    (project / "behaviors").write_text("")
+    made = run("behaviors", "new", "returns", *here, "--json")
+    assert (made.code, made.json["error"]["type"]) == (1, "BehaviorError")
 
 
 def test_gate_exits_3_unless_it_says_promote(run: Run, tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:

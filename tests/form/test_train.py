@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from factform.errors import TrainingError
+from factform.form.checkpoint import Check, alone
 from factform.form.dataset import TrainingRow
 from factform.form.train import (
-    Check,
     EncodedRow,
     TrainSettings,
     adapter_shapes,
@@ -163,6 +164,41 @@ def test_a_checkpoint_of_another_base_model_of_the_same_shape_is_not_used(tiny: 
     seen: list[int] = []
     train(rows(other), other, settings, folder=tmp_path, progress=lambda p: seen.append(p.step))
     assert seen == [1, 2, 3]
+
+
+def test_a_checkpoint_checked_otherwise_or_with_other_numbers_is_not_used(tiny: Reader, tmp_path: Path) -> None:
+    settings = TrainSettings(rank=4, alpha=8, batch=2, steps=3)
+    half = Reader(
+        tiny.weights, tiny.tokenizer, tiny.chat, model=tiny.model, digest=tiny.digest, keep=Keep(stored="float16")
+    )
+    assert half.store.model_key != tiny.store.model_key
+    for reader, checked, begun in ((tiny, "a", 0), (tiny, "a", 3), (tiny, "b", 0), (half, "b", 0), (half, "b", 3)):
+        assert train(rows(reader), reader, settings, folder=tmp_path, checked=checked).begun == begun
+
+
+@pytest.mark.parametrize("damage", ["meta", "tensors", "gone", "other"])
+def test_a_torn_checkpoint_is_none(tiny: Reader, tmp_path: Path, damage: str) -> None:
+    settings = TrainSettings(rank=4, alpha=8, batch=2, steps=3)
+    whole = train(rows(tiny), tiny, settings, folder=tmp_path)
+    (tensors,) = tmp_path.glob("checkpoint-*.safetensors")
+    meta = tmp_path / "checkpoint.json"
+    if damage == "meta":
+        meta.write_bytes(meta.read_bytes()[:40])
+    elif damage == "tensors":
+        tensors.write_bytes(b"")
+    elif damage == "gone":
+        tensors.unlink()
+    else:
+        meta.write_text(json.dumps({**json.loads(meta.read_text()), "best_step": 3}))  # there are no such tensors
+    again = train(rows(tiny), tiny, settings, folder=tmp_path)
+    assert again.begun == 0
+    assert again.losses == pytest.approx(whole.losses, rel=1e-5)
+
+
+def test_two_processes_do_not_train_in_one_folder(tiny: Reader, tmp_path: Path) -> None:
+    settings = TrainSettings(rank=4, alpha=8, batch=2, steps=3)
+    with alone(tmp_path), pytest.raises(TrainingError, match="another process is training"):
+        train(rows(tiny), tiny, settings, folder=tmp_path)
 
 
 def test_the_best_check_decides_which_weights_are_kept(tiny: Reader, tmp_path: Path) -> None:

@@ -160,8 +160,10 @@ def tuned(console: Console, report: TuneReport) -> None:
     console.print(f"{report.adapter.name}: {report.rows} rows ({rows}), {len(report.refused)} refused")
     for item in report.refused[:5]:
         console.print(f"  refused {plain(item['row'])}: {plain(item['kind'])}: {plain(item['detail'])}")
+    begun = f" (gone on from step {report.begun})" if report.begun else ""
     console.print(
-        f"{report.steps} steps, the best {report.best_step}; loss {report.first_loss:.3f} to {report.last_loss:.3f}; "
+        f"{report.steps} steps{begun}, the best {report.best_step}; "
+        f"loss {report.first_loss:.3f} to {report.last_loss:.3f}; "
         f"{report.seconds['total']:.0f} s, {report.tokens_per_s:,.0f} tokens/s"
     )
     for check in report.checks:

@@ -63,16 +63,19 @@ def behavior_digest(
 def init_behavior(folder: Path, name: str) -> Path:
     """Write a small valid behavior to `folder`/`name` as a place to start from, and return that path.
 
-    Raises BehaviorError when the name is not allowed or something is there already.
+    Raises BehaviorError when the name is not allowed, something is there already or it cannot be written.
     """
     target = folder / name
     if not _NAME.fullmatch(name):
         raise BehaviorError(name, [f"name: {_name_rule(name)}"])
     if target.exists():
         raise BehaviorError(name, [f"{target}: is there already; choose another name or remove it"])
-    target.mkdir(parents=True)
-    for file, text in _skeleton(name).items():
-        (target / file).write_text(text, encoding="utf-8")
+    try:
+        target.mkdir(parents=True)
+        for file, text in _skeleton(name).items():
+            (target / file).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BehaviorError(name, [f"{target}: cannot be written: {error.strerror}"]) from error
     return target
 
 

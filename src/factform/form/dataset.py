@@ -88,6 +88,7 @@ def build_rows(
         if isinstance(gold, RowProblem):
             problems.append(gold)
             continue
+        found = _with_gold(found, gold)
         answered.append((case, gold, found))
         rows.append(_answer_row(case, gold, found, behavior, rng, "example"))
         if rng.random() < twins:
@@ -115,6 +116,12 @@ def _gold_chunk(case: Case, contract: Contract, chunks_of: ChunksOf) -> Chunk | 
     return RowProblem(
         case.id, f"quote {quote!r} stands in no single chunk of {where}: add the document or fix the quote"
     )
+
+
+def _with_gold(found: Sequence[Chunk], gold: Chunk) -> list[Chunk]:
+    """`found` with the gold chunk where the search kept another document's passage of the same words."""
+    same = [gold if chunk.text == gold.text else chunk for chunk in found]
+    return list({chunk.id: chunk for chunk in same}.values())
 
 
 def _arrange(gold: Chunk | None, found: Sequence[Chunk], behavior: Behavior, rng: random.Random) -> list[Passage]:

@@ -31,6 +31,7 @@ from factform.form.values import (
     quarters,
 )
 from factform.jsonvalue import dotted, scalars
+from factform.model.grammar import QUOTE_WORDS
 from factform.model.prompt import REFUSAL
 from factform.records import Case, Contract, Passage
 
@@ -130,6 +131,8 @@ def _quote_faults(row: TrainingRow, target: Mapping[str, Any], contract: Contrac
             yield dotted(source_path), source, f"{source!r} is the label of no passage of this row (labels: {labels})"
         elif not isinstance(quote, str) or not quote.strip():
             yield dotted(quote_path), quote, "the quote is empty"
+        elif len(quote.split()) > QUOTE_WORDS:
+            yield dotted(quote_path), quote, f"the quote has more than the {QUOTE_WORDS} words that can be written"
         elif quote not in by_label[source]:
             near = locate_quote(by_label[source], quote)
             how = "differs from it in white space" if near else "does not stand in it"

@@ -6,7 +6,6 @@ keys and values are computed once for all epochs, so a step costs the tail and n
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import time
@@ -17,11 +16,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from factform import compute
 from factform.errors import TrainingError
+from factform.form.checkpoint import Check, State, alone, restore, save
 from factform.form.dataset import TrainingRow
 from factform.ids import sha256_json
 from factform.model.config import Config
@@ -31,9 +30,6 @@ from factform.model.llama import ContextCache, Weights, forward
 from factform.model.lora import Adapter, LowRank, new_adapter
 from factform.model.prompt import render
 from factform.model.reader import Reader
-
-MARGIN = 0.1
-"""How much better an earlier held-out check must have been for its weights to be gone back to."""
 
 
 @dataclass(frozen=True)
@@ -79,18 +75,9 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Check:
-    """Held-out answers written without a mask: share in contract, share of right leaves, n."""
-
-    step: int
-    valid: float
-    score: float
-    n: int
-
-
-@dataclass(frozen=True)
 class TrainResult:
-    """What came of a run: the adapter of the best check (or the last step), and the losses by step."""
+    """What came of a run: the adapter of the best check (or the last step), and the losses by step. `begun` is the
+    step it was gone on from, 0 for a run from its start."""
 
     adapter: Adapter
     steps: int
@@ -99,6 +86,7 @@ class TrainResult:
     best_step: int
     trained_tokens: int
     seconds: float
+    begun: int = 0
 
 
 Checker = Callable[[Adapter, int], Check]
@@ -153,19 +141,34 @@ def train(
     *,
     folder: Path,
     checker: Checker | None = None,
+    checked: str = "",
     progress: Callable[[Progress], None] | None = None,
 ) -> TrainResult:
     """Train an adapter on `rows`; `folder` holds the checkpoint a second call goes on from.
 
-    The best held-out check decides which weights are returned: context reliance rises and then falls within about
-    one epoch while the loss still drops, so the last step is not the best one. Raises TrainingError on a loss that
-    is not a number.
+    Held-out checks decide which weights are returned, the last ones or those of an earlier check that was better by
+    more than MARGIN: context reliance rises and then falls within about one epoch while the loss still drops. `checked`
+    is a digest of what the `checker` asks. Raises TrainingError on a loss that is not a number, or where another
+    process trains in `folder`.
     """
+    with alone(folder):
+        return _train(rows, reader, settings, folder, checker, checked, progress)
+
+
+def _train(
+    rows: Sequence[EncodedRow],
+    reader: Reader,
+    settings: TrainSettings,
+    folder: Path,
+    checker: Checker | None,
+    checked: str,
+    progress: Callable[[Progress], None] | None,
+) -> TrainResult:
     check_rows(rows, reader.end_token)
     weights = reader.weights
     steps = settings.steps or math.ceil(settings.epochs * len(rows) / settings.batch)
     store = BlockStore(weights, reader.store.model_key, budget=settings.kv_budget)
-    state = _start(rows, reader, settings, folder)
+    state = _start(rows, reader, settings, folder, checked)
     started, first = time.perf_counter(), state.step
     tokens_done = 0
     for step in range(state.step, steps):
@@ -180,7 +183,7 @@ def train(
         if checker and (last or state.step % settings.check_every == 0):
             state.note(checker(state.adapter, state.step))
         if last or state.step % settings.save_every == 0:
-            _save(state, folder)
+            save(state, folder)
         if progress:
             spent = time.perf_counter() - started
             eta = spent / (state.step - first) * (steps - state.step)
@@ -195,11 +198,12 @@ def train(
         best_step=state.best_step or steps,
         trained_tokens=tokens_done,
         seconds=time.perf_counter() - started,
+        begun=first,
     )
 
 
 def _learn(
-    state: _State, batch: Sequence[EncodedRow], weights: Weights, store: BlockStore, settings: TrainSettings
+    state: State, batch: Sequence[EncodedRow], weights: Weights, store: BlockStore, settings: TrainSettings
 ) -> float:
     """Move the adapter by the gradient of one batch; returns the loss before. TrainingError if it is not a number."""
     loss = backward(batch, weights, state.adapter, store, settings.accumulate)
@@ -298,45 +302,9 @@ def _in_dtype(adapter: Adapter, dtype: torch.dtype) -> Adapter:
     return Adapter(adapter.rank, adapter.alpha, layers)
 
 
-# --- state on disk ----------------------------------------------------------------------------
-
-
-class _State:
-    """What must survive a stop: adapter, optimiser moments, step, losses, checks and the best weights so far."""
-
-    def __init__(self, adapter: Adapter, settings: TrainSettings, fingerprint: str):
-        self.adapter, self.fingerprint = adapter, fingerprint
-        self.names = list(adapter.tensors())
-        self.parameters = list(adapter.tensors().values())
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
-        self.step = 0
-        self.losses: list[float] = []
-        self.checks: list[Check] = []
-        self.best: Adapter | None = None
-        self.best_step = 0
-
-    def note(self, check: Check) -> None:
-        """Keep the weights of the best check; a later one wins unless it is worse by more than MARGIN.
-
-        Checks are small: between two of ten rows, a difference below that is noise, and the later weights saw more.
-        """
-        self.checks.append(check)
-        if check.score >= max((c.score for c in self.checks[:-1]), default=-1.0) - MARGIN:
-            self.best, self.best_step = _copy(self.adapter), check.step
-
-
-def _copy(adapter: Adapter) -> Adapter:
-    layers = tuple(
-        {t: LowRank(p.a.detach().clone(), p.b.detach().clone(), p.scale) for t, p in layer.items()}
-        for layer in adapter.layers
-    )
-    return Adapter(adapter.rank, adapter.alpha, layers)
-
-
-def _start(rows: Sequence[EncodedRow], reader: Reader, settings: TrainSettings, folder: Path) -> _State:
-    """A new state, or the one in `folder` if it was made by the same rows, settings and base model."""
+def _start(rows: Sequence[EncodedRow], reader: Reader, settings: TrainSettings, folder: Path, checked: str) -> State:
+    """A new state, or the one in `folder` if it was made by the same rows, checks, settings and base model, read and
+    kept in the same numbers."""
     weights = reader.weights
     adapter = new_adapter(
         adapter_shapes(weights.config),
@@ -346,65 +314,16 @@ def _start(rows: Sequence[EncodedRow], reader: Reader, settings: TrainSettings, 
         seed=settings.seed,
         device=weights.device,
     )
-    plan = {k: v for k, v in asdict(settings).items() if k not in ("save_every", "kv_budget", "check_every")}
-    fingerprint = sha256_json([plan, reader.digest, [_content(row) for row in rows]])
-    state = _State(adapter, settings, fingerprint)
-    meta = folder / "checkpoint.json"
-    if meta.exists():
-        saved = json.loads(meta.read_text("utf-8"))
-        if saved["fingerprint"] == fingerprint:
-            _restore(state, saved, load_file(str(folder / saved["file"])))
+    plan = {k: v for k, v in asdict(settings).items() if k not in ("save_every", "kv_budget")}
+    read = asdict(reader.store.model_key)
+    state = State(
+        adapter,
+        torch.optim.AdamW(adapter.tensors().values(), lr=settings.learning_rate, weight_decay=settings.weight_decay),
+        sha256_json([plan, reader.digest, read, checked, [_content(row) for row in rows]]),
+    )
+    restore(state, folder)
     return state
 
 
 def _content(row: EncodedRow) -> list[object]:
     return [[block.tokens for block in row.blocks], row.sequence, row.prompt_length]
-
-
-def _restore(state: _State, saved: dict[str, object], tensors: dict[str, Tensor]) -> None:
-    state.step = int(str(saved["step"]))
-    state.losses = list(saved["losses"])  # type: ignore[call-overload]
-    state.checks = [Check(**c) for c in saved["checks"]]  # type: ignore[attr-defined]
-    state.best_step = int(str(saved["best_step"]))
-    with torch.no_grad():
-        for name, parameter in zip(state.names, state.parameters, strict=True):
-            parameter.copy_(tensors[f"adapter.{name}"])
-            state.optimizer.state[parameter] = {
-                "step": torch.tensor(float(state.step)),
-                "exp_avg": tensors[f"mean.{name}"].clone(),
-                "exp_avg_sq": tensors[f"square.{name}"].clone(),
-            }
-    if state.best_step:
-        copy = _copy(state.adapter)
-        for name, tensor in copy.tensors().items():
-            tensor.copy_(tensors[f"best.{name}"])
-        state.best = copy
-
-
-def _save(state: _State, folder: Path) -> None:
-    """Checkpoint: tensors first under a new name, then the small file that names them, replaced atomically."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in zip(state.names, state.parameters, strict=True):
-        moments = state.optimizer.state[parameter]
-        tensors[f"adapter.{name}"] = parameter.detach().cpu().contiguous()
-        tensors[f"mean.{name}"] = moments["exp_avg"].cpu().contiguous()
-        tensors[f"square.{name}"] = moments["exp_avg_sq"].cpu().contiguous()
-    if state.best is not None:
-        tensors.update({f"best.{n}": t.cpu().contiguous() for n, t in state.best.tensors().items()})
-    file = f"checkpoint-{state.step}.safetensors"
-    save_file(tensors, str(folder / file))
-    meta = {
-        "fingerprint": state.fingerprint,
-        "file": file,
-        "step": state.step,
-        "losses": state.losses,
-        "checks": [asdict(c) for c in state.checks],
-        "best_step": state.best_step,
-    }
-    temporary = folder / "checkpoint.json.new"
-    temporary.write_text(json.dumps(meta) + "\n", "utf-8")
-    temporary.replace(folder / "checkpoint.json")
-    for old in folder.glob("checkpoint-*.safetensors"):
-        if old.name != file:
-            old.unlink()
