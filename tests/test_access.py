@@ -48,6 +48,9 @@ def test_who_is_not_known_sees_nothing(folder: Path, tmp_path_factory: pytest.Te
     assert labels_of(empty, "anybody", None, required=False) is None
     with pytest.raises(AccessError, match=r"no access\.toml"):
         labels_of(empty, "anybody", None, required=True)
+    with pytest.raises(AccessError, match=r"no access\.toml"):  # labels that nobody is said to hold open nothing
+        labels_of(empty, "anybody", None, required=False, labelled=lambda: True)
+    assert labels_of(empty, None, None, required=False, labelled=lambda: True) is None  # the owner
     with pytest.raises(AccessError, match="not empty"):
         labels_of(folder, None, [""], required=False)
 

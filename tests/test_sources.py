@@ -6,6 +6,7 @@ import io
 import json
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 from factform.errors import DocumentError
 from factform.records import Receipt, Source
 from factform.sources import (
+    KEEP,
     Found,
     Labels,
+    Row,
     Stdin,
     Url,
     count_lines,
@@ -70,7 +73,7 @@ def test_a_linked_folder_gives_its_files_the_links_name(tmp_path: Path) -> None:
         link.unlink(missing_ok=True)
         link.symlink_to(tmp_path / "releases" / release)
         ids += [f.document for f in find([link], tmp_path)]
-    assert ids == ["current/a.md", "current/a.md"]
+    assert ids == ["../current/a.md", "../current/a.md"]
 
 
 def test_the_id_of_a_file_does_not_depend_on_the_current_folder(
@@ -88,7 +91,9 @@ def test_the_id_of_a_file_does_not_depend_on_the_current_folder(
     ids.append(document_id(tmp_path / "linked" / "documents" / "a.md", tmp_path / "documents", tmp_path))
     ids.append(document_id(file, tmp_path / "linked" / "documents", tmp_path / "linked"))
     assert set(ids) == {"a.md"}
-    assert document_id(tmp_path / "other.md", tmp_path / "documents", tmp_path) == "other.md"
+    assert document_id(tmp_path / "a.md", tmp_path / "documents", tmp_path) == "../a.md"  # and not the same as a.md
+    assert document_id(tmp_path / "b" / "a.md", tmp_path / "documents", tmp_path) == "../b/a.md"
+    assert document_id(tmp_path / "a.md", tmp_path.parent / "store", tmp_path) == (tmp_path / "a.md").as_posix()
     outside = tmp_path.parent / "elsewhere.md"
     assert document_id(outside, tmp_path / "documents", tmp_path) == outside.as_posix()
 
@@ -142,7 +147,7 @@ def test_a_pattern_that_matches_nothing_is_told_and_a_file_called_so_is_read(tmp
     (none,) = find([str(tmp_path / "*.pdf")], tmp_path)
     assert "matches no file" in none.problem
     (file,) = find([str(tmp_path / "what?.md")], tmp_path)
-    assert (file.document, file.problem) == ("what?.md", "")
+    assert (file.document, file.problem) == ("../what?.md", "")
 
 
 def test_urls_and_standard_input_are_told_from_files(tmp_path: Path) -> None:
@@ -233,8 +238,9 @@ def test_a_bad_row_is_named_by_its_line_and_the_next_is_read(tmp_path: Path, row
     assert isinstance(bad, Receipt)
     assert bad.document == "rows.jsonl:1"
     assert word in str(bad.error)
-    assert isinstance(fine, Source)
-    assert (fine.document, fine.data, fine.title) == ("b", b"y", "T")
+    assert isinstance(fine, Row)
+    assert (fine.source.document, fine.source.data, fine.source.title) == ("b", b"y", "T")
+    assert fine.says == {"id", "text", "title"}
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip), max_size=5))
@@ -242,7 +248,7 @@ def test_any_text_comes_through_whole(texts: list[str]) -> None:
     """Also one with signs that end a line for Python, but not for JSON: U+2028, U+0085, a carriage return."""
     lines = "".join(json.dumps({"id": str(i), "text": t}, ensure_ascii=False) + "\n" for i, t in enumerate(texts))
     rows = list(read_jsonl(io.BytesIO(b"\xef\xbb\xbf" + lines.encode())))
-    assert [row.data.decode() for row in rows if isinstance(row, Source)] == texts
+    assert [row.source.data.decode() for row in rows if isinstance(row, Row)] == texts
 
 
 def test_rows_are_read_one_by_one() -> None:
@@ -253,8 +259,8 @@ def test_rows_are_read_one_by_one() -> None:
         for i in range(3):
             sink.write(json.dumps({"id": str(i), "text": "x"}).encode() + b"\n")
             row = next(rows)
-            assert isinstance(row, Source)
-            assert row.document == str(i)
+            assert isinstance(row, Row)
+            assert row.source.document == str(i)
 
 
 def test_a_missing_jsonl_file_is_a_failed_receipt(tmp_path: Path) -> None:
@@ -270,7 +276,24 @@ def test_labels_say_nothing_unless_told() -> None:
     held = Labels(("staff",), {"year": 2025})
     assert Labels().over(held) == held
     assert Labels(()).over(held) == Labels((), {"year": 2025})
-    row = Source("a", b"x", "a.txt", access=("own",), metadata={"year": 1, "a": 2})
-    assert held.under(row) == row
-    assert Labels(("staff",), {"b": 3}).under(Source("a", b"x", "a.txt")).access == ("staff",)
-    assert Labels(None, {"year": 5, "b": 3}).under(row).metadata == {"year": 1, "a": 2, "b": 3}
+
+
+def test_a_row_without_a_word_about_labels_keeps_what_the_document_has() -> None:
+    held = Labels(("hr",), {"year": 2025})
+    bare = Source("a", b"x", "a.txt")
+    own = replace(bare, access=("own",), metadata={"year": 1, "a": 2})
+    both = frozenset({"access", "metadata"})
+    silent, open_, full = Row(bare, frozenset()), Row(bare, both), Row(own, both)
+    told = Labels(("staff",), {"year": 5, "b": 3})
+    for call, row, wanted in (
+        (KEEP, silent, (("hr",), {"year": 2025})),
+        (KEEP, open_, ((), {})),
+        (KEEP, full, (("own",), {"year": 1, "a": 2})),
+        (told, silent, (("staff",), {"year": 5, "b": 3})),
+        (told, open_, (("staff",), {"year": 5, "b": 3})),
+        (told, full, (("own",), {"year": 1, "a": 2, "b": 3})),
+        (Labels(()), silent, ((), {"year": 2025})),
+    ):
+        got = call.under(row, held)
+        assert (got.access, got.metadata) == wanted
+    assert KEEP.under(silent, KEEP) == bare

@@ -19,7 +19,7 @@ from factform.facts.origins import SyncedFile
 from factform.ids import sha256
 from factform.project import Project
 from factform.records import Change, Source
-from factform.sources import State
+from factform.sources import Found, State, find_files
 from factform.sync import trusted
 from unprivileged import as_nobody
 
@@ -237,6 +237,63 @@ def test_labels_are_kept_and_hold_for_the_folder_once_said(project: Project, doc
     }
     project.sync(docs, access=[])
     assert {access for access, _ in labels().values()} == {()}
+
+
+def test_a_labelled_file_moved_over_another_takes_its_labels_along(project: Project, docs: Path) -> None:
+    def labels() -> dict[str, tuple[str, ...]]:
+        return {i.document: i.access for i in project.facts.documents()}
+
+    write(docs, secret="Salaries of the zebras.", notes="A quiet harbour.", same="A quiet harbour.", other="Boilers.")
+    project.add([docs / "secret.md"], access=["hr"])
+    project.add([docs / "same.md"], access=["board"])
+    project.sync(docs)
+    (docs / "secret.md").replace(docs / "notes.md")
+    assert done(project.sync(docs)) == {"docs/notes.md": "update", "docs/secret.md": "remove"}
+    assert labels() == {"docs/notes.md": ("hr",), "docs/same.md": ("board",), "docs/other.md": ()}
+    write(docs, notes="A quiet harbour.")  # written anew, and a labelled one with the same words goes
+    project.sync(docs)
+    (docs / "same.md").unlink()
+    (docs / "notes.md").touch()
+    project.sync(docs)
+    assert labels() == {"docs/notes.md": ("hr",), "docs/other.md": ()}
+    (docs / "other.md").replace(docs / "notes.md")  # what is open to all opens nothing
+    project.sync(docs)
+    assert labels() == {"docs/notes.md": ("hr",)}
+
+
+def test_labels_hold_where_the_newest_bytes_are_refused(project: Project, docs: Path) -> None:
+    write(docs, a="The zebra farm.", b="A quiet harbour.")
+    project.sync(docs)
+    (docs / "a.md").write_bytes(b"\xff\xfe\x00binary")
+    assert done(project.sync(docs, access=["hr"])) == {"docs/a.md": "failed", "docs/b.md": "update"}
+    assert {i.document: i.access for i in project.facts.documents()} == {"docs/a.md": ("hr",), "docs/b.md": ("hr",)}
+    assert found(project, "zebra farm") >= {"docs/a.md"}
+
+
+def test_lock_files_of_office_programs_are_no_documents(project: Project, docs: Path) -> None:
+    write(docs, a="The zebra farm.")
+    for name in ("~$a.md", ".~lock.a.md#", "~$plan.docx"):
+        (docs / name).write_text("somebody")
+    assert done(project.sync(docs)) == {"docs/a.md": "add"}
+    scoped = project._sync(docs, None, None)
+    assert scoped.plan({docs / "~$a.md", docs / "~$plan.docx"}).taking == ()
+    assert [r.document for r in project.add([str(docs / "*")])] == ["docs/a.md"]
+
+
+def test_a_place_one_may_not_look_at_fails_alone(project: Project, docs: Path) -> None:
+    write(docs, a="The zebra farm.", closed__x="Hidden.")
+    (docs / "link.md").symlink_to(docs / "closed" / "x.md")
+    project.sync(docs)
+    (docs / "closed").chmod(0)
+    try:
+        with as_nobody(docs):
+            sync = project._sync(docs, None, None)
+            plan = sync.plan({docs / "link.md", docs / "closed" / "x.md"})
+            offered = find_files([docs / "closed" / "x.md", docs / "a.md"], root=project.folder, project=project.folder)
+    finally:
+        (docs / "closed").chmod(0o755)
+    assert plan.taking == ()
+    assert [item.document for item in offered if isinstance(item, Found)] == ["docs/closed/x.md", "docs/a.md"]
 
 
 def test_a_sync_that_was_stopped_goes_on(project: Project, docs: Path) -> None:

@@ -13,7 +13,7 @@ Knows nothing of documents, nor of how a principal proves who they are: that is 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,18 @@ GROUP = "@"
 
 
 def labels_of(
-    folder: Path, principal: str | None, labels: Sequence[str] | None, *, required: bool
+    folder: Path,
+    principal: str | None,
+    labels: Sequence[str] | None,
+    *,
+    required: bool,
+    labelled: Callable[[], bool] = lambda: False,
 ) -> tuple[str, ...] | None:
     """The labels of who asks, sorted; None for the owner, who sees everything.
 
     `labels` given by the caller are believed: then `principal` only names who it was. Otherwise access.toml must know
-    the principal; where there is none, nobody is restricted unless access is `required`. Raises AccessError for one it
+    the principal; where there is none, nobody is restricted unless access is `required` or a document is `labelled`:
+    labels that nobody is said to hold open nothing. Raises AccessError for one it
     does not know, and for nobody where access is required; SettingsError for a file that is wrong.
     """
     if labels is not None:
@@ -40,7 +46,7 @@ def labels_of(
             raise AccessError('facts.access is "required": say who asks (--as PRINCIPAL, or --label LABEL)')
         return None
     if not path.is_file():
-        if required:
+        if required or labelled():
             raise AccessError(f"there is no {FILE} to say what {principal!r} may read: write one with [principals]")
         return None
     known = read_access(path)

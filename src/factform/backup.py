@@ -35,6 +35,9 @@ LIST = "MANIFEST.json"
 PIECE = 1 << 20
 LARGEST_LIST = 1 << 30
 
+ACCESS = "access.toml"
+"""Without it whoever asks by name would be restricted by nothing, or be refused."""
+
 DATABASES = ("ledger.db", "audit.db")
 WORDS = ".words/"
 """In the names of files that are kept for searching, derived from the index's table."""
@@ -199,7 +202,7 @@ def _copy_databases(state: Path, copies: Path) -> None:
 def _members(project: Path, copies: Path, *, with_index: bool) -> list[tuple[str, Path]]:
     """(name in the backup, file) of everything that belongs in it, by name."""
     state = project / STATE
-    found = {FILE: project / FILE}
+    found = {name: project / name for name in (FILE, ACCESS) if name == FILE or (project / name).is_file()}
     found |= {f"{STATE}/{name}": copies / name for name in DATABASES if (copies / name).exists()}
     others = (path for path in state.iterdir() if path.is_dir() and not path.name.startswith(APART))
     folders = [(project / "behaviors", "behaviors"), *((path, f"{STATE}/{path.name}") for path in others)]
@@ -333,7 +336,7 @@ def _checked_name(file: Path, member: tarfile.TarInfo, seen: dict[str, Any]) -> 
     safe = member.isreg() and not path.is_absolute() and ".." not in path.parts and str(path) == member.name
     if not safe or "\\" in member.name or "\0" in member.name or member.name in seen:
         raise StoreError(f"{file}: a member is no plain file of a project; this is not a backup of Factform")
-    if member.name not in (LIST, FILE) and path.parts[0] not in ("behaviors", STATE):
+    if member.name not in (LIST, FILE, ACCESS) and path.parts[0] not in ("behaviors", STATE):
         raise StoreError(f"{file}: {member.name!r} belongs to no project; this is not a backup of Factform")
     return member.name
 

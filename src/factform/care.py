@@ -6,6 +6,7 @@ Knows nothing of answers or of what a document says. Everything is looked at, al
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
@@ -69,6 +70,7 @@ class Care(Documents):
         eraser = self.facts.eraser()
         with eraser.writing():
             eraser.begin(list(dict.fromkeys(documents)))
+            self.encoded.give_up(documents)
             return self._finish_erasure(self.facts)
 
     def prune(self, *, dry_run: bool = False) -> PruneReport:
@@ -151,9 +153,7 @@ class Care(Documents):
         from factform.facts.erase import clear_folders
 
         eraser = facts.eraser()
-        sources = [
-            row.document for row in eraser.rows() if (self.folder / self.settings.facts.root / row.document).is_file()
-        ]
+        sources = [row.document for row in eraser.rows() if self._is_there(row.document)]
         adapters = self._adapters_since([row.accepted_at for row in eraser.rows()])
         examples = self._examples_naming(set(eraser.marked() or ()))
         erased = eraser.erase_bytes(self._erasing)
@@ -164,6 +164,10 @@ class Care(Documents):
         self._forget_encoded(facts)
         folders = clear_folders(self.state, CACHES)
         tokens = eraser.forget(self._erasing)
+        # What was being answered meanwhile is recorded by now, or fails for want of the document.
+        self._forget_encoded(facts)
+        late = self.audit.erase(erased.documents, erased.names) if erased.documents else (0, 0)
+        whole, part = whole + late[0], part + late[1]
         told = [f"{name}: the file it came from is still there" for name in dict.fromkeys(sources)]
         told += [
             f"adapter {name} was tuned while it was there: tune again if it may have learnt from it"
@@ -184,6 +188,10 @@ class Care(Documents):
             not_reached=(*told, *UNREACHED),
         )
 
+    def _is_there(self, document: str) -> bool:
+        """Whether the file a document came from is still there, as far as one may look."""
+        return os.path.isfile(self.folder / self.settings.facts.root / document)  # noqa: PTH113  is_file would raise
+
     def _erasing(self, step: str) -> None:
         self.report("erase", STEPS.index(step), len(STEPS), step)
 
@@ -200,7 +208,11 @@ class Care(Documents):
         """Files of behaviors in which one of the documents is named; they are the user's, so they are left alone."""
         found = []
         for path in sorted((self.folder / "behaviors").glob("*/*.jsonl")):
-            text = path.read_text("utf-8", "replace")
+            try:
+                text = path.read_text("utf-8", "replace")
+            except OSError as error:
+                found.append(f"{path.relative_to(self.folder).as_posix()} (it cannot be read: {error.strerror})")
+                continue
             if any(json.dumps(document) in text or document in text for document in documents):
                 found.append(path.relative_to(self.folder).as_posix())
         return found

@@ -7,7 +7,7 @@ text, so it leaves memory and disk before the call that took the text away retur
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -68,10 +68,13 @@ class EncodedPassages:
         """
         before: dict[str, str] = {}
         note = self._disk.new_note()
-        anything = self._store() is not None or self._disk.size()["entries"] > 0
+        something = False
 
         def expect(document: str) -> None:
-            if not anything:
+            # Looked at each time: another thread or process may have encoded its first passage meanwhile.
+            nonlocal something
+            something = something or self._store() is not None or self._disk.size()["entries"] > 0
+            if not something:
                 return
             try:
                 found = {text_hash(chunk): chunk.sha256 for chunk in self._chunks_of(document)}
@@ -87,6 +90,12 @@ class EncodedPassages:
             if before:
                 self._forget(set(before) - self._still(set(before.values())))
             note.unlink(missing_ok=True)
+
+    def give_up(self, documents: Collection[str]) -> None:
+        """Keep nothing of the passages of `documents` from now on, not even what is just being encoded."""
+        if store := self._store():
+            with suppress(StoreError):  # the index cannot say which they are: `clear` comes anyway
+                store.forget({text_hash(chunk) for document in documents for chunk in self._chunks_of(document)})
 
     def clear(self) -> None:
         """Forget every passage."""

@@ -49,6 +49,11 @@ def version_id(data: bytes) -> str:
     return sha256(data)[:VERSION_LENGTH]
 
 
+def printable(text: str) -> str:
+    """A text as valid Unicode: a lone surrogate (a broken paste) cannot be in any document anyway."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def chunk_id(document: str, version: str, start: int, end: int) -> str:
     """Id of the chunk `[start, end)` of one version of one document."""
     return sha256_json(["chunk", document, version, start, end])[:24]

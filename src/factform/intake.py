@@ -14,7 +14,7 @@ from factform.errors import DocumentError
 from factform.facts.origins import FetchedPage
 from factform.records import Receipt, Source
 from factform.settings import Settings
-from factform.sources import STDIN, Labels, Offered, Stdin, Url, failed, read_file, read_jsonl, read_stdin
+from factform.sources import KEEP, STDIN, Labels, Offered, Stdin, Url, failed, read_file, read_jsonl, read_stdin
 
 if TYPE_CHECKING:
     from factform.facts.store import DataLayer, DocumentInfo
@@ -40,7 +40,11 @@ class Intake:
         if jsonl is not None:
             path = sys.stdin.buffer if jsonl == STDIN else Path(jsonl)
             for row in read_jsonl(path, max_bytes=self._max_bytes):
-                yield row if isinstance(row, Receipt) else self._labels.under(row)
+                if isinstance(row, Receipt):
+                    yield row
+                    continue
+                info = self._facts.document(row.source.document)
+                yield self._labels.under(row, _held(info) if info else KEEP)
 
     def done(self, receipts: Iterable[Receipt]) -> None:
         """Remember what servers said of the pages that were taken in."""

@@ -206,7 +206,7 @@ class Opened:
         from factform.access import labels_of
 
         required = self.settings.facts.access == "required"
-        held = labels_of(self.folder, principal, labels, required=required)
+        held = labels_of(self.folder, principal, labels, required=required, labelled=lambda: self.facts.labelled())
         return Scope(held, where or "", "" if as_of is None else str(as_of), principal)
 
     def search_and_weigh(self, question: str, scope: Scope) -> SearchResult:

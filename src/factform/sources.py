@@ -80,12 +80,25 @@ class Labels:
         """`source`, which says nothing of its own, with these labels."""
         return replace(source, access=self.access or (), metadata=self.metadata or {})
 
-    def under(self, row: Source) -> Source:
-        """`row` with these labels where it has none of its own, and its own values over this metadata."""
-        return replace(row, access=row.access or self.access or (), metadata={**(self.metadata or {}), **row.metadata})
+    def under(self, row: Row, held: Labels) -> Source:
+        """A row with these labels where it has none of its own, and its own values over this metadata. Where neither
+        says a word it keeps what the document has (`held`)."""
+        access, metadata = row.source.access or self.access, row.source.metadata
+        if access is None:
+            access = () if "access" in row.says else held.access or ()
+        below = {} if self.metadata is None and "metadata" in row.says else self.over(held).metadata or {}
+        return replace(row.source, access=access, metadata={**below, **metadata})
 
 
 KEEP = Labels()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a JSONL file as a source, and which fields it has: no word about labels is not the word "none"."""
+
+    source: Source
+    says: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -123,7 +136,7 @@ def find_files(paths: Sequence[Path | str], *, root: Path, project: Path, stdin:
 
 def _find(path: Path, root: Path, project: Path) -> list[Found]:
     named = document_id(path, root, project)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  a folder one may not look at is no fault: reading it says why
         what = f"no document in this folder (looked for {', '.join(KNOWN_SUFFIXES)})"
         files = list(walk(path))
     elif is_glob(path):
@@ -139,7 +152,7 @@ def _find(path: Path, root: Path, project: Path) -> list[Found]:
 
 
 def document_id(path: Path, root: Path, project: Path) -> str:
-    """Id of a file: its path relative to `root`, else to the project, else the whole path.
+    """Id of a file: its path relative to `root` (with ".." where it is elsewhere in the project), else the whole path.
 
     It does not depend on the current folder, so that the same file is always the same document. A link is called what
     it is called, not what it leads to: where `docs` is a link that is set to another folder for every release, its
@@ -147,10 +160,13 @@ def document_id(path: Path, root: Path, project: Path) -> str:
     """
     whole = absolute(path)
     real = whole.parent.resolve() / whole.name
-    for base in (root, project):
-        for place, top in ((whole, absolute(base)), (real, base.resolve())):
-            if place.is_relative_to(top):
-                return place.relative_to(top).as_posix()
+    places = ((whole, absolute), (real, Path.resolve))
+    for place, kind in places:
+        if place.is_relative_to(kind(root)):
+            return place.relative_to(kind(root)).as_posix()
+    for place, kind in places:
+        if place.is_relative_to(kind(project)) and kind(root).is_relative_to(kind(project)):
+            return Path(os.path.relpath(place, kind(root))).as_posix()
     return whole.as_posix()
 
 
@@ -179,12 +195,17 @@ def walk(top: Path, suffixes: Sequence[str] = KNOWN_SUFFIXES) -> Iterator[Listed
             yield Listed(folder, _unlisted(error))
             continue
         for entry in entries:
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or is_lock(entry.name):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 folders.append(entry.path)
             elif entry.name.lower().endswith(tuple(suffixes)) and _is_file(entry):
                 yield Listed(entry.path)
+
+
+def is_lock(name: str) -> bool:
+    """Whether a file is one that an office program keeps beside a document while it is open."""
+    return name.startswith(("~$", ".~lock."))
 
 
 def is_glob(path: Path) -> bool:
@@ -231,7 +252,7 @@ def _matched(path: Path, rest: Sequence[str]) -> Iterator[Listed]:
     try:
         if rest and path.is_dir():
             yield from _expand(path, rest)
-        elif not rest and path.is_file():
+        elif not rest and path.is_file() and not is_lock(path.name):
             yield Listed(str(path))
     except OSError as error:
         yield Listed(str(path), _unlisted(error))
@@ -298,7 +319,7 @@ def read_stdin(stdin: Stdin, stream: BinaryIO, max_bytes: int) -> Source | Recei
     return Source(stdin.document, data, stdin.name)
 
 
-def read_jsonl(path: Path | BinaryIO, *, max_bytes: int = 50 << 20) -> Iterator[Source | Receipt]:
+def read_jsonl(path: Path | BinaryIO, *, max_bytes: int = 50 << 20) -> Iterator[Row | Receipt]:
     """Rows `{"id", "title"?, "text", "metadata"?, "access"?}`; a failed Receipt, named by line, for a bad one.
 
     One row at a time is in memory, and none that is longer than `max_bytes`.
@@ -322,7 +343,7 @@ def count_lines(path: Path) -> int:
         return 0
 
 
-def _rows(file: BinaryIO, name: str, max_bytes: int) -> Iterator[Source | Receipt]:
+def _rows(file: BinaryIO, name: str, max_bytes: int) -> Iterator[Row | Receipt]:
     number = 0
     # By bytes: a text may hold U+2028 and other signs that end a line for Python's text files, not for JSON.
     while line := file.readline(max_bytes + 1):
@@ -339,7 +360,7 @@ def _rows(file: BinaryIO, name: str, max_bytes: int) -> Iterator[Source | Receip
                 yield failed(place, str(error))
 
 
-def _row(line: bytes) -> Source:
+def _row(line: bytes) -> Row:
     try:
         row = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -360,7 +381,7 @@ def _row(line: bytes) -> Source:
     access: Any = row.get("access", [])
     if not isinstance(access, list) or not all(isinstance(a, str) for a in access):
         raise DocumentError(f"field 'access' must be a list of strings, is {access!r:.60}")
-    return Source(
+    source = Source(
         document=row["id"],
         data=row["text"].encode("utf-8", "surrogatepass"),
         name=f"{row['id']}.txt",
@@ -369,6 +390,7 @@ def _row(line: bytes) -> Source:
         metadata=row.get("metadata", {}),
         access=tuple(access),
     )
+    return Row(source, frozenset(row))
 
 
 def failed(document: str, reason: str) -> Receipt:

@@ -11,16 +11,17 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from factform.errors import DocumentError, SyncRefused
+from factform.errors import DocumentError, StoreError, SyncRefused
 from factform.facts.origins import SyncedFile
 from factform.ids import SETTLED, sha256, version_id
 from factform.records import Action, Change, Receipt, Source
-from factform.sources import KEEP, KNOWN_SUFFIXES, Labels, Listed, State, read_file, walk
+from factform.sources import KEEP, KNOWN_SUFFIXES, Labels, Listed, State, is_lock, read_file, walk
 
 if TYPE_CHECKING:
     from factform.facts.store import DataLayer, DocumentInfo
@@ -171,8 +172,8 @@ class Sync:
         path, known = self.folder.path, self.facts.origins.synced(self.folder.root)
         if self.force:
             return
-        if not path.is_dir():
-            what = f"{path} is not a folder" if path.exists() else f"the folder {path} is not there"
+        if not os.path.isdir(path):  # noqa: PTH112  where one may not look there is nothing to see, and it stays
+            what = f"{path} is not a folder" if os.path.lexists(path) else f"the folder {path} is not there"
             raise SyncRefused(f"{what}; its {len(known)} documents stay. --force removes them")
         if len(known) > 1 and _is_empty(path):
             raise SyncRefused(
@@ -211,17 +212,25 @@ class Sync:
         labels: Labels,
         entries: Mapping[str, SyncedFile],
     ) -> list[Taking]:
-        """New files with the bytes of a document that is gone are that document under another name."""
+        """New files with the bytes of a document that is gone are that document under another name.
+
+        One moved over a file that was there before stays the latter's document, but what it says now is under the
+        labels of where it stood: it must not be opened to everybody by being moved.
+        """
         sizes = {entries[info.document].size for info in gone}
         left = list(gone)
         found = []
         for item in taking:
             size = item.seen.state.size
             old = None
-            if left and item.known is None and (size in sizes or -1 in sizes):
+            if left and (size in sizes or -1 in sizes):
                 old = self._same_bytes(item, left)
             if old is None:
                 found.append(item)
+                continue
+            if item.known is not None:
+                moved = old.access and item.known.sha256 != old.sha256
+                found.append(replace(item, labels=labels.over(_labels(old))) if moved else item)
                 continue
             left.remove(old)
             found.append(Taking(item.seen, labels.over(_labels(old)), None, old.document))
@@ -252,8 +261,17 @@ class Sync:
         receipts = self.add(self._sources(few, looked), len(few))
         fine = [receipt for receipt in receipts if receipt.status != "failed"]
         self.facts.origins.note(self.folder.root, [looked[receipt.document] for receipt in fine])
+        self._tighten(few, {receipt.document for receipt in receipts if receipt.status == "failed"})
         renamed = {item.seen.document: item.renamed_from for item in few}
         return [_change(receipt, renamed[receipt.document]) for receipt in receipts]
+
+    def _tighten(self, few: Sequence[Taking], failed: Collection[str]) -> None:
+        """The labels of the folder hold for what is searched of a file, too, where its newest bytes were refused."""
+        for item in few:
+            if item.seen.document in failed and item.known is not None and _labels(item.known) != item.labels:
+                with suppress(StoreError):  # damaged: nothing of it is found anyway
+                    source = self.facts.source_of(item.known.document, item.known.version)
+                    self.add([item.labels.on(source)], 1)
 
     def _sources(self, few: Sequence[Taking], looked: dict[str, SyncedFile]) -> Iterator[Source | Receipt]:
         for item in few:
@@ -305,16 +323,17 @@ def _is_empty(folder: Path) -> bool:
 
 def _listed(top: Path, scope: Collection[Path] | None) -> Iterator[Listed]:
     if scope is None or top in scope:
-        if top.is_dir():
+        if os.path.isdir(top):  # noqa: PTH112
             yield from walk(top)
         return
     for path in sorted(scope):
         parts = path.relative_to(top).parts
-        if any(part.startswith(".") for part in parts):
+        if any(part.startswith(".") or is_lock(part) for part in parts):
             continue
-        if path.is_dir() and not path.is_symlink():
+        # `Path` raises where one may not look; a file that cannot be read must not end the watching of others.
+        if os.path.isdir(path) and not path.is_symlink():  # noqa: PTH112
             yield from walk(path)
-        elif path.name.lower().endswith(KNOWN_SUFFIXES) and path.is_file():
+        elif path.name.lower().endswith(KNOWN_SUFFIXES) and os.path.isfile(path):  # noqa: PTH113
             yield Listed(str(path))
 
 

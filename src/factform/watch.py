@@ -132,7 +132,8 @@ def _folders(top: Path) -> set[Path]:
 
 
 def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink() and not path.name.startswith(".")
+    # where one may not look `Path` would raise
+    return os.path.isdir(path) and not path.is_symlink() and not path.name.startswith(".")  # noqa: PTH112
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,21 @@ def test_what_was_made_from_it_goes_and_the_rest_stays(log: AuditLog) -> None:
     assert b"jones.md" not in data
     assert b"Jones" not in data
     assert b"what is the rent?" in data
+
+
+@pytest.mark.parametrize("name", ["jones.md", "7"])
+def test_a_record_that_only_ranked_it_low_keeps_its_question(tmp_path: Path, name: str) -> None:
+    """What was found and given up stands deeper in a record than its hits; names of any length go from there."""
+    log = AuditLog.open(tmp_path / "audit.db")
+    dropped = [{"chunk": f"of-{d}", "document": d, "reason": "ranked too low"} for d in ("third.md", name)]
+    whole = replace(record("what is the rent?", ("other.md", 1, True), cited="other.md"), search={"dropped": dropped})
+    log.write(whole)
+    assert log.erase({name}, {name}) == (0, 1)
+    left, _ = all_of(log)
+    assert (left["question"], left["status"]) == ("what is the rent?", "answered")
+    assert [entry["document"] for entry in left["search"]["dropped"]] == ["third.md"]
+    assert f"of-{name}".encode() not in log.path.read_bytes()
+    assert log.verify() == []
 
 
 def test_erasing_again_and_another_document(log: AuditLog) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from .conftest import Run, sentence
@@ -71,3 +72,15 @@ def test_an_interrupted_erasure_is_finished_at_the_next_verb(run: Run, project: 
     assert "Idplurquaz.md" not in {hit["document"] for hit in done.json["hits"]}
     assert "interrupted" not in run("search", "Qzxkavurble", "--project", project, "--json").err
     assert set(places(project)) == {"Idplurquaz.md"}  # the user's own file, which the receipt names
+
+
+def test_a_name_too_long_for_a_file_is_erased_as_well(run: Run, project: Path) -> None:
+    """Where the file might be cannot even be asked about: that must stop no erasure, nor the project's next opening."""
+    here, name = ("--project", project), "x" * 300
+    rows = project / "rows.jsonl"
+    rows.write_text(json.dumps({"id": name, "text": "The monthly rent of Qzxkavurble is 999 euros."}) + "\n")
+    run("add", "--jsonl", rows, *here)
+    rows.unlink()
+    done = run("erase", name, "--yes", *here, "--json")
+    assert (done.code, done.json["documents"]) == (0, [name])
+    assert run("documents", *here, "--json").code == 0

@@ -16,6 +16,7 @@ import pytest
 from hash_encoder import HashEncoder
 
 from factform import backup
+from factform.access import labels_of
 from factform.audit.log import AuditLog
 from factform.audit.record import AnswerRecord
 from factform.errors import ProjectError, StoreError
@@ -94,6 +95,16 @@ def test_what_is_kept_for_searching_may_be_made_anew_meanwhile(project: Path, tm
     backup.make(project, tmp_path / "b.tar", with_index=True, wait_s=1.0, progress=tidied)
     backup.restore(tmp_path / "b.tar", tmp_path / "new", silent)
     assert everything(tmp_path / "new") == before
+
+
+def test_who_may_see_what_is_restored_too(project: Path, tmp_path: Path) -> None:
+    (project / "access.toml").write_text("[principals]\nbob = []\n")
+    backup.restore(make(project), tmp_path / "back", progress=silent)
+    assert labels_of(tmp_path / "back", "bob", None, required=False) == ()
+    (project / "access.toml").unlink()
+    (tmp_path / "backup.tar").unlink()
+    backup.restore(make(project), tmp_path / "open", progress=silent)
+    assert not (tmp_path / "open" / "access.toml").exists()
 
 
 def test_a_target_that_holds_something_is_refused(project: Path, tmp_path: Path) -> None:

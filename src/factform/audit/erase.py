@@ -7,7 +7,8 @@ are, names each and the SHA-256 of what stands there now: an erasure cannot be f
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from factform.audit.record import AnswerRecord
@@ -25,8 +26,8 @@ def without(
         return None
     kept = {name: _without_entries(value, documents) for name, value in body.items()}
     if not _about(body, documents):
-        left = str(kept).casefold()
-        if not any(word.casefold() in left for word in {*words, *documents} if len(word) >= LEAST):
+        left = _plain("\0".join(_texts(kept)))
+        if not any(_plain(word) in left for word in {*words, *documents} if len(word) >= LEAST):
             return {**kept, "erased": {"at": at, "whole": False}}
     return nothing(body, at)
 
@@ -72,8 +73,28 @@ def _names(value: Any, documents: Collection[str]) -> bool:
     return isinstance(value, str) and value in documents
 
 
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a JSON value, names of fields too."""
+    if isinstance(value, Mapping):
+        for pair in value.items():
+            for inner in pair:
+                yield from _texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
+    elif isinstance(value, str):
+        yield value
+
+
+def _plain(text: str) -> str:
+    """In one case, one form of Unicode, and with single spaces: a question is seldom written as a title is."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
 def _without_entries(value: Any, documents: Collection[str]) -> Any:
-    """A JSON value without the entries of lists that name one of the documents."""
+    """A JSON value without the entries of lists, however deep, that name one of the documents."""
+    if isinstance(value, Mapping):
+        return {name: _without_entries(inner, documents) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [entry for entry in value if not _names(entry, documents)]
+        return [_without_entries(entry, documents) for entry in value if not _names(entry, documents)]
     return value

@@ -22,8 +22,7 @@ from factform import compute
 from factform.errors import ModelError
 from factform.facts.bert import BertConfig, encoder_of, forward, pad, read_bert_config
 from factform.facts.evidence import batches, pack
-from factform.facts.search import printable
-from factform.ids import sha256_file, sha256_json
+from factform.ids import printable, sha256_file, sha256_json
 from factform.int8.encoder import PackedEncoder
 
 MAX_LENGTH = 512

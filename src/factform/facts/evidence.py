@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -40,8 +40,7 @@ from factform.facts.calibration import (
 )
 from factform.facts.chunk import sentences
 from factform.facts.layout import trimmed
-from factform.facts.search import printable
-from factform.ids import sha256_file, sha256_text
+from factform.ids import printable, sha256_file, sha256_json
 from factform.int8.encoder import PackedEncoder
 from factform.records import Evidence, Hit, Proposal, SearchResult
 
@@ -235,7 +234,8 @@ class EvidenceModel:
                 f'{embedder} holds {found[:12]}: set answer.evidence = "off", or train one for it (recipes/reader)'
             )
         config, digests = read_bert_config(embedder), [sha256_file(folder / name) for name in card.members]
-        digest = digests[0] if len(digests) == 1 else sha256_text("".join(digests))
+        # What probabilities mean is fitted, so it is part of what the model is: limits go by them.
+        digest = sha256_json([digests, asdict(card.calibration)])
         members = [compute.run(partial(_member, config, tensors, base, native)) for tensors in own]
         return cls(config, members, pair_tokenizer(embedder), card.calibration, digest)
 

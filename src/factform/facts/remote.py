@@ -28,6 +28,9 @@ TRIES = 4
 WAIT_S = 0.5
 """Before the second try; each further one waits twice as long, or as long as the server says."""
 
+LARGEST_REPLY = 256 << 20
+"""Bytes of a reply: far more than the vectors of a batch take."""
+
 AGAIN = {408, 409, 429, 500, 502, 503, 504}
 
 _PIECES = re.compile(r"\d|[^\W\d_]+|[^\w\s]|_")
@@ -44,7 +47,7 @@ class RemoteEmbedder:
 
     def __init__(self, url: str, model: str, *, api_key_env: str | None = None, timeout_s: float = 60.0):
         self._url, self._model, self._api_key_env = url.rstrip("/"), model, api_key_env
-        self._client = httpx.Client(timeout=timeout_s)
+        self._client, self._timeout_s = httpx.Client(timeout=timeout_s), timeout_s
         self.dim = len(self._request(["dimension"])[0])
         # Names server and model. It says nothing of the weights, which the server may exchange.
         self.identity: Mapping[str, Any] = {
@@ -95,13 +98,13 @@ class RemoteEmbedder:
         """Vectors in the order of `texts`; what may pass by itself is tried again."""
         # An empty text is refused by some servers; a space has a vector everywhere.
         body = {"model": self._model, "input": [text if text.strip() else " " for text in texts]}
-        wait, problem = WAIT_S, ""
+        wait, problem, headers = WAIT_S, "", self._headers()
         for attempt in range(TRIES):
             if attempt:
                 time.sleep(wait)
                 wait *= 2
             try:
-                reply = self._client.post(f"{self._url}/embeddings", json=body, headers=self._headers())
+                reply = self._send(body, headers)
             except httpx.HTTPError as error:
                 problem = type(error).__name__
                 continue
@@ -109,11 +112,24 @@ class RemoteEmbedder:
                 raise RemoteError(f"model.embedder_url is not an address: {error}") from error
             if reply.status_code == 200:
                 return self._vectors(reply, len(texts))
-            problem = f"HTTP {reply.status_code}: {_said(reply)}"
+            problem = f"HTTP {reply.status_code}: {_said(reply, headers)}"
             if reply.status_code not in AGAIN:
                 break
             wait = max(wait, _asked_to_wait(reply))
         raise RemoteError(f"the embedder {self._model!r} at {self._shown} gave no vectors: {problem}")
+
+    def _send(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> httpx.Response:
+        """The reply, of bounded size and in bounded time: httpx alone bounds each read, not their sum."""
+        deadline, data = time.monotonic() + self._timeout_s, bytearray()
+        with self._client.stream("POST", f"{self._url}/embeddings", json=body, headers=headers) as reply:
+            for piece in reply.iter_bytes():
+                data += piece
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout("the reply took too long")
+                if len(data) > LARGEST_REPLY:
+                    raise RemoteError(f"the embedder at {self._shown} answered with more than {LARGEST_REPLY:,} bytes")
+            kept = {"retry-after": reply.headers["retry-after"]} if "retry-after" in reply.headers else {}
+            return httpx.Response(reply.status_code, headers=kept, content=bytes(data))
 
     @property
     def _shown(self) -> str:
@@ -124,16 +140,18 @@ class RemoteEmbedder:
     def _headers(self) -> dict[str, str]:
         if not self._api_key_env:
             return {}
-        key = os.environ.get(self._api_key_env, "")
+        key = os.environ.get(self._api_key_env, "").strip()
         if not key:
             raise RemoteError(f"the environment variable {self._api_key_env} is empty; it should hold the API key")
+        if not key.isascii() or not key.isprintable():
+            raise RemoteError(f"the key in {self._api_key_env} holds characters that cannot be sent; set it again")
         return {"Authorization": f"Bearer {key}"}
 
     def _vectors(self, reply: httpx.Response, n: int) -> list[list[float]]:
         try:
             rows = sorted(reply.json()["data"], key=lambda row: int(row["index"]))
             vectors = [[float(x) for x in row["embedding"]] for row in rows]
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise RemoteError(
                 f"the embedder at {self._shown} answered with something else than vectors: {error!r}"
             ) from error
@@ -144,12 +162,15 @@ class RemoteEmbedder:
         return vectors
 
 
-def _said(reply: httpx.Response) -> str:
-    """The server's own message, one line: it holds no document text, which was in the request."""
+def _said(reply: httpx.Response, headers: Mapping[str, str]) -> str:
+    """The server's own message, one line, without the key should it repeat it: it holds no document text, which was in
+    the request."""
     try:
         message = str(reply.json()["error"]["message"])
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         message = ""
+    key = headers.get("Authorization", "").removeprefix("Bearer ")
+    message = message.replace(key, "…") if key else message
     return message.splitlines()[0][:200] if message else "no reason given"
 
 

@@ -124,8 +124,3 @@ def _why(place: int, item: Scored, of: int, k: int, depth: int) -> str:
     if before > depth:
         return f"place {before} of {of} before reranking, which reads the first {depth}"
     return f"place {place} of {of}; {k} were asked for"
-
-
-def printable(question: str) -> str:
-    """A question as valid Unicode: a lone surrogate (a broken paste) cannot be in any document anyway."""
-    return question.encode("utf-8", "replace").decode("utf-8")

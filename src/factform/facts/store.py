@@ -32,12 +32,12 @@ from factform.facts.recovery import account, quarantined
 from factform.facts.rerank import CrossReranker, MaxSimReranker, Reranker
 from factform.facts.rerank import rerank as reranked
 from factform.facts.sandbox import Limits, Sandbox
-from factform.facts.search import DEFAULT_RANKING, Asked, Ranking, explained, fuse, printable
+from factform.facts.search import DEFAULT_RANKING, Asked, Ranking, explained, fuse
 from factform.facts.tokens import TokenVectors, tokens_folder
 from factform.facts.versions import Difference, compare, pick
 from factform.facts.visible import Visible
 from factform.facts.writer import Progress, Writer
-from factform.ids import sha256, sha256_text, version_id
+from factform.ids import printable, sha256, sha256_text, version_id
 from factform.records import OWNER, Chunk, Receipt, Scope, SearchResult, Source
 
 
@@ -299,6 +299,10 @@ class DataLayer:
     def documents(self) -> list[DocumentInfo]:
         """Every document a search can find, by id."""
         return [_info(row) for row in self._ledger.all_current()]
+
+    def labelled(self) -> bool:
+        """Whether any version of any document has ever carried an access label."""
+        return bool(self._ledger.select("SELECT 1 FROM versions WHERE access <> '[]' LIMIT 1"))
 
     def document(self, document: str) -> DocumentInfo | None:
         """One document a search can find, or None."""

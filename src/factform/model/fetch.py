@@ -358,7 +358,9 @@ def _fetch_hub(name: str, progress: Progress | None, verify: bool) -> ModelFiles
     if progress is not None:
         progress(f"asking the hub for {name}", 0, 1)
     try:
-        folder = snapshot_download(repository, revision=revision or None, allow_patterns=list(USED_PATTERNS))
+        folder = snapshot_download(
+            repository, revision=revision or None, allow_patterns=list(USED_PATTERNS), ignore_patterns=["consolidated*"]
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError, httpx.HTTPError) as fault:
         said = str(fault).strip().splitlines()
         raise FetchError(

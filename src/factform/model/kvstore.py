@@ -51,6 +51,8 @@ class _Claimed:
 
     key: BlockKey
     ready: Future[BlockKV]
+    round: int
+    """How often everything had been given up when it was claimed: if it is more by now, it is not kept."""
 
 
 class BlockStore:
@@ -77,6 +79,7 @@ class BlockStore:
         self._size = 0
         self._awaited: dict[str, Future[BlockKV]] = {}
         self._gone: set[str] = set()
+        self._round = 0
         self._lock = threading.Lock()
 
     @classmethod
@@ -134,6 +137,7 @@ class BlockStore:
         """Give up every block, in memory and on disk."""
         self.rooms.clear()
         with self._lock:
+            self._round += 1
             self._blocks.clear()
             self._size = 0
         if self.disk:
@@ -173,7 +177,7 @@ class BlockStore:
                 elif name in self._awaited:
                     theirs[name] = self._awaited[name]
                 else:
-                    mine[name] = _Claimed(key, self._awaited.setdefault(name, Future()))
+                    mine[name] = _Claimed(key, self._awaited.setdefault(name, Future()), self._round)
         if self.disk:
             for name in hits:
                 self.disk.touch(name)
@@ -227,7 +231,7 @@ class BlockStore:
         """
         unfinished = self.disk.write(name, block) if self.disk and new else None
         with self._lock:
-            gone = text_of(name) in self._gone
+            gone = text_of(name) in self._gone or item.round != self._round
             if not gone:
                 self._keep(name, block, asked)
             if unfinished and self.disk and not gone:

@@ -6,6 +6,7 @@ files hold something the forward pass does not compute would answer wrongly with
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ def load_weights(folder: Path, *, dtype: torch.dtype, device: torch.device | Non
     """
     config = read_config(folder)
     tensors: dict[str, Tensor] = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in _weight_files(folder):
         try:
             tensors.update(load_file(str(file)))
         except Exception as error:  # safetensors raises a class of its own, and OSError
@@ -37,6 +38,21 @@ def load_weights(folder: Path, *, dtype: torch.dtype, device: torch.device | Non
     if not tensors:
         raise ModelError(f"no safetensors file in {folder}: fetch the model again with `factform models fetch`")
     return weights_from(config, tensors, dtype=dtype, device=device or torch.device("cpu"))
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that transformers would load: those of the index, else the one of the usual name, else all there are.
+
+    Some folders hold the same weights twice, under the names of another program beside the usual ones.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        try:
+            return [folder / name for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))]
+        except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+            raise ModelError(f"{index} is damaged ({error!r}): remove its folder and fetch the model again") from error
+    usual = folder / "model.safetensors"
+    return [usual] if usual.exists() else sorted(folder.glob("*.safetensors"))
 
 
 def weights_from(config: Config, tensors: Mapping[str, Tensor], *, dtype: torch.dtype, device: torch.device) -> Weights:

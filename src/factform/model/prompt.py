@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from factform.errors import ModelError
+from factform.ids import printable
 from factform.records import Chunk, Contract, Passage, Prompt
 
 REFUSAL: dict[str, str] = {"status": "not_in_documents"}
@@ -60,6 +61,13 @@ If no passage holds the answer, write {"status": "not_in_documents"}"""
 _SYSTEM_MARK, _USER_MARK, _ANSWER_MARK = "\x02SYSTEM\x02", "\x02USER\x02", "\x02ANSWER\x02"
 
 
+TOKENS = ("bos_token", "eos_token")
+
+TODAY = datetime(2026, 1, 1, tzinfo=UTC)
+"""What a template that asks for the date is told, whenever it is: an adapter is served the header it was trained under,
+and a prompt can be rendered again to what its record says."""
+
+
 @dataclass(frozen=True)
 class ChatFormat:
     """A model's chat template, cut at its two contents: before the system text, between, after the user text.
@@ -87,8 +95,8 @@ def load_chat_format(folder: Path) -> ChatFormat:
         raise ModelError(f"{config_path} cannot be read: {error}") from error
     if not isinstance(template, str):
         raise ModelError(f"{folder} has no chat template (chat_template.jinja): use an instruction-tuned model")
-    tokens = {k: v for k in ("bos_token", "eos_token") if isinstance(v := config.get(k), str)}
-    return cut_template(template, tokens)
+    given = {k: v["content"] if isinstance(v := config.get(k), Mapping) and "content" in v else v for k in TOKENS}
+    return cut_template(template, {k: v for k, v in given.items() if isinstance(v, str)})
 
 
 def cut_template(template: str, tokens: Mapping[str, str]) -> ChatFormat:
@@ -101,7 +109,7 @@ def cut_template(template: str, tokens: Mapping[str, str]) -> ChatFormat:
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
     )
     environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
+    environment.globals["strftime_now"] = TODAY.strftime
 
     def rendered(contents: Mapping[str, str], **more: Any) -> str:
         messages = [{"role": role, "content": content} for role, content in contents.items()]
@@ -109,7 +117,7 @@ def cut_template(template: str, tokens: Mapping[str, str]) -> ChatFormat:
             compiled = environment.from_string(template)
             # A grammar leaves no room for thinking aloud: models that do it by default are told not to.
             return compiled.render(messages=messages, enable_thinking=False, **tokens, **more)
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             raise ModelError(f"the model's chat template cannot be rendered: {error}") from error
 
     contents = {"system": _SYSTEM_MARK, "user": _USER_MARK}
@@ -151,7 +159,7 @@ def render(
     blocks: list[str] = []
     for passage in passages:
         blocks += (f"[{passage.label}] ", passage_block(passage.chunk))
-    ask = f"Question: {question}" + (f"\nBehavior: {trigger}" if trigger else "")
+    ask = f"Question: {printable(question)}" + (f"\nBehavior: {trigger}" if trigger else "")
     header = f"{chat.before_system}{instructions}{chat.before_user}"
     user = "".join(blocks) + ask
     messages = (("system", instructions), ("user", user)) if instructions else (("user", user),)

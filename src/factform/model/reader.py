@@ -103,6 +103,9 @@ class Reader:
         self.weights, self.tokenizer, self.chat = weights, tokenizer, chat
         self.model, self.digest = model, digest
         self.end_token = _end_token(tokenizer, chat)
+        self._special = tuple(t.content for t in tokenizer.get_added_tokens_decoder().values() if t.special)
+        self._literal = Tokenizer.from_str(tokenizer.to_str())
+        self._literal.encode_special_tokens = True
         self.grammar_tokenizer = grammar_tokenizer(tokenizer, self.end_token)
         tokenizer_digest = tokenizer_digest or sha256_text(tokenizer.to_str())
         self.store = BlockStore.open(weights, model_key(weights, digest, tokenizer_digest, keep.stored), keep)
@@ -177,9 +180,26 @@ class Reader:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def tokenize(self, prompt: Prompt) -> Tokens:
-        """The prompt's tokens, each block by itself so that both modes see the same."""
-        blocks, texts = tuple(map(self.encode, prompt.blocks)), (prompt.header, *prompt.blocks)
-        return Tokens(self.encode(prompt.header), blocks, self.encode(prompt.tail), texts)
+        """The prompt's tokens, each block by itself so that both modes see the same.
+
+        What stands in a passage or a question is only text there: where it spells a control token of the model (a
+        hostile page that would end the user's turn and begin another), it is read letter by letter.
+        """
+        blocks, texts = tuple(map(self._encode_text, prompt.blocks)), (prompt.header, *prompt.blocks)
+        asked = prompt.tail.removesuffix(self.chat.after_user)
+        tail = self.encode(prompt.tail)
+        if self._spells_control(asked):
+            tail = self._encode_text(asked) + self.encode(prompt.tail[len(asked) :])
+        return Tokens(self.encode(prompt.header), blocks, tail, texts)
+
+    def _encode_text(self, text: str) -> tuple[int, ...]:
+        """Tokens of a text that is not ours, in which no control token counts as one."""
+        if not self._spells_control(text):
+            return self.encode(text)
+        return tuple(self._literal.encode(text, add_special_tokens=False).ids)
+
+    def _spells_control(self, text: str) -> bool:
+        return any(token in text for token in self._special)
 
     def count_tokens(self, text: str) -> int:
         """Number of tokens of `text`."""

@@ -202,7 +202,7 @@ def _post(model: RemoteModel, body: Mapping[str, Any]) -> dict[str, Any]:
                 raise RemoteError(
                     f"{where} did not answer within {model.timeout_s:g} s; raise model.timeout_s or look at the server"
                 ) from timeout
-            except httpx.TransportError as broken:
+            except httpx.RequestError as broken:
                 fault = f"the connection failed ({type(broken).__name__})"
             else:
                 if status == 200:

@@ -243,10 +243,14 @@ def _count_marks(schema: Any, named: bool = False) -> int:
     return sum(map(_count_marks, schema)) if isinstance(schema, list | tuple) else 0
 
 
+PLAIN_WORDS = {"$defs", "definitions", "$comment", "examples", "default"}
+"""Words of an object's schema that forbid nothing by themselves."""
+
+
 def _grammar_problems(schema: Mapping[str, Any], root: Mapping[str, Any], path: Path = ()) -> list[str]:
     """What the grammar library refuses, asked field by field, so that one fault does not hide the next."""
     structural = {"type", "properties", "required", "additionalProperties", "title", "description", "$schema", "$id"}
-    if schema.get("type") == "object" and set(schema) <= structural | {"$defs", "definitions", "$comment", "examples"}:
+    if schema.get("type") == "object" and set(schema) <= structural | PLAIN_WORDS:
         problems = []
         if schema.get("additionalProperties", True) is not False:
             problems.append(f'{pointer(path)}: "additionalProperties" must be false: an answer has a fixed form')
@@ -257,5 +261,10 @@ def _grammar_problems(schema: Mapping[str, Any], root: Mapping[str, Any], path: 
         for name, node in properties.items():
             problems += _grammar_problems(node, root, (*path, name)) if isinstance(node, Mapping) else []
         return problems
+    taken_apart = sorted(set(schema) - structural - PLAIN_WORDS)
+    if "properties" in schema and taken_apart and (not path or _count_marks(schema)):
+        # Such an object is written field by field, around its quotes; a word about it as a whole would go unheard.
+        what = ", ".join(repr(word) for word in taken_apart)
+        return [f"{pointer(path)}: {what} cannot be kept to in an object that is the whole answer or holds quotes"]
     faults = grammar_faults(f"start: %json {grammar_schema(schema, root, STRICT)}\n")
     return [f"{pointer(path)}: {fault}" for fault in faults]
