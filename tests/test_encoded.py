@@ -88,6 +88,21 @@ def test_a_process_without_the_model_removes_from_disk(opened: Callable[..., Pro
         assert on_disk(other) == before - one
 
 
+def test_a_passage_first_encoded_while_documents_are_taken_in_leaves_with_its_document(
+    opened: Callable[..., Project],
+) -> None:
+    with opened(kv_disk_mb=16) as project:
+        add(project, "a", RENT)
+        assert "reader" not in vars(project)
+        with project.encoded.in_step() as leaving:  # a long `add` has begun, and nothing was ever asked
+            ask(project)
+            one = texts(project, "a")
+            assert one <= on_disk(project)
+            leaving("a")
+            project.facts.remove(["a"])
+        assert not one & (on_disk(project) | in_memory(project))
+
+
 def test_an_update_forgets_only_the_passages_that_changed(opened: Callable[..., Project]) -> None:
     long = " ".join(f"Clause {n} of this lease says nothing of interest." for n in range(12))
     with opened(kv_disk_mb=16) as project:

@@ -88,6 +88,13 @@ def test_a_record_that_only_ranked_it_low_keeps_its_question(tmp_path: Path, nam
     assert log.verify() == []
 
 
+@pytest.mark.parametrize("question", ['is the "salary" in O\'Neil contract?', "what of o'neil\u00a0 CONTRACT\n?"])
+def test_a_title_in_a_question_is_found_however_it_is_written(tmp_path: Path, question: str) -> None:
+    log = AuditLog.open(tmp_path / "audit.db")
+    log.write(record(question, ("other.md", 1, True), ("n.md", 2, False), cited="other.md"))
+    assert log.erase({"n.md"}, {"O'Neil contract"}) == (1, 0)
+
+
 def test_erasing_again_and_another_document(log: AuditLog) -> None:
     log.erase({"jones.md"}, {"Jones"})
     assert log.erase({"jones.md"}, {"Jones"}) == (0, 0)

@@ -106,6 +106,29 @@ def test_batches_order_length_and_key(server: Server, monkeypatch: pytest.Monkey
             embedder.encode(["fox"])
 
 
+def test_a_key_is_neither_shown_nor_sent_as_it_cannot_be(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDDER_KEY", "secret-1\n")
+    with RemoteEmbedder(server.url, "m", api_key_env="EMBEDDER_KEY") as embedder:
+        assert set(server.keys) == {"Bearer secret-1"}
+        server.replies = [(401, {"error": {"message": "Incorrect API key provided: Bearer secret-1"}})]
+        with pytest.raises(RemoteError, match="Incorrect API key provided") as told:
+            embedder.encode(["fox"])
+        assert "secret-1" not in str(told.value)
+        monkeypatch.setenv("EMBEDDER_KEY", "schlüssel")
+        with pytest.raises(RemoteError, match="characters that cannot be sent"):
+            embedder.encode(["fox"])
+
+
+def test_a_reply_is_bounded(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RemoteEmbedder(server.url, "m") as embedder:
+        server.replies = [(200, b"[" * 200_000)]
+        with pytest.raises(RemoteError, match="something else than vectors"):
+            embedder.encode(["fox"])
+        monkeypatch.setattr(remote, "LARGEST_REPLY", 10)
+        with pytest.raises(RemoteError, match="more than 10 bytes"):
+            embedder.encode(["fox"])
+
+
 def test_what_passes_by_itself_is_tried_again_and_the_rest_is_not(server: Server) -> None:
     with RemoteEmbedder(server.url, "m") as embedder:
         server.seen.clear()

@@ -174,6 +174,20 @@ def test_what_is_forgotten_while_it_is_encoded_is_answered_with_and_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_encoded_while_everything_is_given_up_is_not_kept(
+    tiny: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, gate = store(tiny, disk=DiskTier(tmp_path, 1 << 24)), Gate(monkeypatch)
+    asking = Asking(kept, some(1))
+    assert gate.reached.wait(20)
+    kept.clear()
+    gate.open.set()
+    assert asking.wait()[0].length == TOKENS
+    assert kept.size()["entries"] == 0
+    assert list(tmp_path.iterdir()) == []
+    assert (missed(kept, 1), missed(kept, 1)) == (1, 0)  # asked again, it is kept as ever
+
+
 # --- concurrent asks ---------------------------------------------------------------------------
 
 

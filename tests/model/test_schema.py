@@ -80,3 +80,22 @@ def test_plain_schema_for_servers() -> None:
     closed = jsonschema_rs.validator_for(contract_schema(FLAT, [])).is_valid
     assert closed({"source": "", "quote": "", "answer": "a"})
     assert not closed({"source": "1", "quote": "", "answer": "a"})
+
+
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        ({"minProperties": 1}, "minProperties"),
+        ({"anyOf": [{"required": ["a"]}, {"required": ["b"]}]}, "anyOf"),
+        ({"const": {"a": "x"}}, "const"),
+    ],
+)
+def test_words_about_an_object_that_is_written_field_by_field_are_refused(more: dict[str, object], word: str) -> None:
+    """They would go unheard, and answers the grammar lets through be refused for them."""
+    text = {"type": "string"}
+    inner = {"type": "object", "properties": {"a": text, "b": text}, "additionalProperties": False}
+    assert check_contract({**inner, "default": {}}) == []
+    (problem,) = check_contract({**inner, **more})
+    assert problem == f"/: {word!r} cannot be kept to in an object that is the whole answer or holds quotes"
+    nested = {**inner, "properties": {"n": {**inner, **more}}}
+    assert not any("whole answer" in found for found in check_contract(nested))
