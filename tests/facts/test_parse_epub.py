@@ -64,6 +64,51 @@ def test_contents_of_epub_2_name_chapters_too() -> None:
     assert [name for name, _ in places(p, "chapter")] == ["Chapter one", "Two!"]
 
 
+def nav(*links: tuple[str, str], more: str = "") -> str:
+    items = "".join(f'<li><a href="text/{href}">{label}</a></li>' for href, label in links)
+    return (
+        '<html xmlns="http://www.w3.org/1999/xhtml" xmlns:e="http://www.idpf.org/2007/ops"><body>'
+        f'<nav e:type="toc"><ol>{items}</ol></nav>{more}</body></html>'
+    )
+
+
+def chapters(page: str, contents: str) -> list[tuple[object, str]]:
+    """Chapters of the first page, its text being `page`."""
+    whole = f'<html xmlns="http://www.w3.org/1999/xhtml"><body>{page}</body></html>'
+    p = parsed(book(**{"OEBPS/text/a.xhtml": whole, "OEBPS/nav.xhtml": contents}), "a.epub")
+    return [(name, text) for name, text in places(p, "chapter") if name != "Chapter two"]
+
+
+TWO = (
+    '<p>From before.</p><section id="i"><h2>Chapter I</h2><p>One.</p></section>'
+    '<h2>II <a name="x" id="ii&amp;"></a>Storm</h2><p>Two.</p><ul><li>An item</li></ul>'
+)
+
+
+def test_several_chapters_in_one_page_begin_at_their_anchors() -> None:
+    found = chapters(TWO, nav(("a.xhtml#i", "Chapter I"), ("a.xhtml#ii%26", "Chapter II")))
+    assert found == [("Chapter I", "Chapter I\n\nOne."), ("Chapter II", "II Storm\n\nTwo.\n\n- An item")]
+
+
+def test_a_line_of_the_contents_without_an_anchor_holds_from_the_top() -> None:
+    found = chapters(TWO, nav(("a.xhtml", "Front"), ("a.xhtml#i", "Part"), ("a.xhtml#i", "Chapter I")))
+    assert [(name, text[:9]) for name, text in found] == [("Front", "From befo"), ("Chapter I", "Chapter I")]
+
+
+def test_chapters_whose_anchors_are_not_found_are_not_guessed() -> None:
+    assert chapters(TWO, nav(("a.xhtml#i", "Chapter I"), ("a.xhtml#gone", "Chapter II"))) == []
+    table = '<p>One.</p><table><tr id="r"><td>a</td><td>b</td></tr></table><p>Two.</p>'
+    found = chapters(table, nav(("a.xhtml", "Chapter I"), ("a.xhtml#r", "Chapter II")))
+    assert found == [("Chapter I", "One."), ("Chapter II", "| a | b |\n\nTwo.")]
+    marked = TWO + "<p>\U00100000</p>"
+    assert chapters(marked, nav(("a.xhtml#i", "Chapter I"), ("a.xhtml#ii%26", "Chapter II"))) == []
+
+
+def test_lists_of_pages_and_landmarks_name_no_chapters() -> None:
+    more = '<nav e:type="page-list"><a href="text/a.xhtml#i">37</a></nav>'
+    assert [name for name, _ in chapters(TWO, nav(("a.xhtml", "Front"), more=more))] == ["Front"]
+
+
 def test_known_by_content() -> None:
     assert media_type(Source("d", book(), "upload")) == "epub"
 

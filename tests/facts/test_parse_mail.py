@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import struct
 from email.message import EmailMessage
+from email.mime.application import MIMEApplication
+from email.mime.base import MIMEBase
+from email.mime.multipart import MIMEMultipart
+from email.mime.text import MIMEText
 
 import openpyxl
 import pytest
@@ -14,6 +18,7 @@ from parse_checks import PROSE, check_invariants, parsed, pdf, places, refused, 
 
 from factform.errors import DocumentError
 from factform.facts.parse import media_type, parse
+from factform.facts.parse_mail import read_eml
 from factform.records import Source
 
 FROM = "From: Tenant <tenant@example.com>\n"
@@ -86,6 +91,134 @@ def test_other_charsets_and_unknown_ones() -> None:
     raw = b"Subject: x\nContent-Type: text/plain; charset=%s\n\nStra\xdfe\n"
     assert "Straße" in parsed(raw % b"iso-8859-1", "a.eml").text
     assert "Stra" in parsed(raw % b"no-such-charset", "a.eml").text
+
+
+def many(kind: str, *parts: MIMEBase) -> MIMEMultipart:
+    message = MIMEMultipart(kind)
+    for part in parts:
+        message.attach(part)
+    return message
+
+
+def named(part: MIMEBase, name: str, disposition: str = "attachment") -> MIMEBase:
+    part.add_header("Content-Disposition", disposition, filename=name)
+    return part
+
+
+def sent(message: MIMEBase) -> bytes:
+    message["Subject"] = "x"
+    return message.as_bytes()
+
+
+def costs() -> MIMEBase:
+    return named(MIMEText("Item,EUR\nRent,900\n", "csv"), "costs.csv")
+
+
+def image() -> MIMEBase:
+    return MIMEApplication(b"\x89PNG")
+
+
+HTML = "<html><body><p>See the costs that hang on this mail.</p></body></html>"
+
+
+def test_what_is_attached_within_a_form_of_the_text_is_read() -> None:
+    message = many("alternative", MIMEText("See the costs."), many("mixed", MIMEText(HTML, "html"), costs()))
+    p = parsed(sent(message), "a.eml")
+    assert "Attachments: costs.csv" in p.text
+    assert "| Rent | 900 |" in p.text
+    assert "hang on this mail" in p.text
+    assert "See the costs.\n" not in p.text
+
+
+def test_what_is_attached_to_a_signed_mail_is_read() -> None:
+    signature = MIMEApplication(b"sig", "pkcs7-signature")
+    p = parsed(sent(many("signed", many("mixed", MIMEText("Signed words."), costs()), signature)), "a.eml")
+    assert "Attachments: costs.csv, attachment 2" in p.text
+    assert ("paragraph", "Signed words.") in shown(p)
+    assert [name for name, _ in places(p, "attachment")] == ["costs.csv"]
+
+
+def test_text_around_a_picture_is_text_and_a_named_one_below_it_is_a_file() -> None:
+    notes = named(MIMEText("Of the notes."), "notes.txt", "inline")
+    p = parsed(sent(many("mixed", MIMEText("Above."), image(), MIMEText("Below."), notes)), "a.eml")
+    assert [text for _, text in shown(p)] == [
+        "x",
+        "Attachments: attachment 1, notes.txt",
+        "Above.",
+        "Below.",
+        "Attachment: notes.txt",
+        "Of the notes.",
+    ]
+
+
+def test_pictures_of_a_page_are_listed_and_its_frames_are_not_its_text() -> None:
+    related = many("related", MIMEText(HTML, "html"), MIMEText("<p>A frame.</p>", "html"), many("mixed", image()))
+    p = parsed(sent(many("mixed", many("alternative", MIMEText("Short."), related), MIMEText("A footer."))), "a.eml")
+    assert [text for _, text in shown(p)] == [
+        "x",
+        "Attachments: attachment 1, attachment 2",
+        "See the costs that hang on this mail.",
+        "A footer.",
+        "Attachment: attachment 1",
+        "A frame.",
+    ]
+
+
+def test_attachments_without_a_name_are_read_by_their_type() -> None:
+    costs = MIMEText("Item,EUR\nRent,900\n", "csv")
+    report = named(MIMEApplication(pdf(text_of("The roof leaks.")), "pdf"), "report")
+    p = parsed(sent(many("mixed", MIMEText("Words."), costs, report)), "a.eml")
+    assert [name for name, _ in places(p, "attachment")] == ["attachment 1", "report"]
+    assert "| Rent | 900 |" in p.text
+    assert "The roof leaks." in p.text
+
+
+def test_a_mail_that_is_nothing_but_a_file_is_read() -> None:
+    assert "The roof leaks." in parsed(sent(MIMEApplication(pdf(text_of("The roof leaks.")), "pdf")), "a.eml").text
+
+
+RAW = b"Subject: x\nMIME-Version: 1.0\n%s\n\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        (b"X-None: 1", "Straße".encode()),
+        (b"X-None: 1", "Straße".encode("cp1252")),
+        (b"Content-Type: text/plain; charset=iso-8859-1", "Straße €".encode()),
+        (b"Content-Type: text/plain; charset=iso-8859-1", "Straße €".encode("cp1252")),
+        (b"Content-Type: text/plain; charset=us-ascii", "Straße".encode("cp1252")),
+        (b"Content-Type: text/plain; charset=utf-8", "Straße".encode("cp1252")),
+        (b"Content-Type: text/plain; charset=gb2312", "镕基".encode("gb18030")),
+        (b"Content-Type: text/plain; charset=iso-2022-jp", "日本".encode("iso2022_jp")),
+        (b"Content-Type: text/plain; charset=no-such", "Straße".encode()),
+        (b"Content-Type: text/plain; charset=idna", "Straße".encode()),
+        (b"Content-Type: text/html", "<meta charset=utf-8><p>Straße</p>".encode()),
+        (b"Content-Type: text/html", "<meta charset=cp1251><p>Привет</p>".encode("cp1251")),
+    ],
+)
+def test_the_text_is_decoded_by_what_its_bytes_are(header: bytes, body: bytes) -> None:
+    text = parsed(RAW % header + body, "a.eml").text
+    assert "\ufffd" not in text
+    assert any(word in text.split() for word in ("Straße", "镕基", "日本", "Привет"))
+    assert ("€" in text) == ("€".encode() in body or b"\x80" in body)
+
+
+def test_bytes_that_are_no_character_are_told_of() -> None:
+    whole = read_eml(RAW % b"X-None: 1" + "Größe".encode()).layout
+    cut = read_eml(RAW % b"X-None: 1" + "Größe Ä".encode()[:-1]).layout
+    assert (whole.note, cut.note) == (None, "1 character(s) of the mail's text could not be decoded")
+    assert "Größe \ufffd" in cut.text
+
+
+def test_parts_within_parts_without_end_are_refused_or_read() -> None:
+    raw = b"Subject: parts\n" + b"".join(
+        b'Content-Type: multipart/mixed; boundary="b%d"\n\n--b%d\n' % (i, i) for i in range(3000)
+    )
+    try:
+        check_invariants(parse(Source("d", raw + b"\nthe bottom\n", "a.eml")))
+    except DocumentError as error:
+        assert "damaged mail" in str(error)  # noqa: PT017
 
 
 def test_what_is_no_mail_is_refused() -> None:
@@ -175,3 +308,11 @@ def test_more_attachments_than_the_limit_are_refused(monkeypatch: pytest.MonkeyP
     for name in ("a.txt", "b.txt"):
         message.add_attachment(b"x", maintype="text", subtype="plain", filename=name)
     assert "2 attachments" in refused(message.as_bytes(), "a.eml")
+
+
+def test_what_could_not_be_read_is_told_with_the_document() -> None:
+    raw = b"Subject: Lease\nFrom: a@example.com\nContent-Type: text/plain\n\nDue on \x81 July.\n"
+    p = parsed(raw, "a.eml")
+    assert "�" in p.text
+    assert p.note
+    assert parsed(mail().as_bytes(), "a.eml").note is None

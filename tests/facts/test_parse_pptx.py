@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pptx
+import pytest
+from lxml import etree
 from parse_checks import parsed, places, refused, saved, shown
-from pptx.chart.data import CategoryChartData
+from pptx.chart.data import BubbleChartData, CategoryChartData, XyChartData
 from pptx.enum.chart import XL_CHART_TYPE
 from pptx.util import Inches
 
@@ -69,3 +73,64 @@ def test_content_and_damage() -> None:
     assert "truncated" in refused(good[:5000], "a.pptx")
     assert "encrypted PPTX" in refused(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99), "a.pptx")
     assert "no text" in refused(saved(pptx.Presentation()), "a.pptx")
+
+
+MC = "http://schemas.openxmlformats.org/markup-compatibility/2006"
+
+
+def wrap(shape: Any, *, fallback: bool = False) -> None:
+    """Puts a shape into an alternative, as PowerPoint does with one that holds an equation."""
+    element = shape._element
+    wrapped = etree.Element(f"{{{MC}}}AlternateContent", nsmap={"mc": MC})
+    choice, other = (etree.SubElement(wrapped, f"{{{MC}}}{name}") for name in ("Choice", "Fallback"))
+    choice.set("Requires", "a14")
+    element.addprevious(wrapped)
+    (other if fallback else choice).append(element)
+    if not fallback:
+        other.append(etree.fromstring(etree.tostring(element).replace(b"Energy", b"Picture")))
+
+
+@pytest.mark.parametrize("fallback", [False, True])
+def test_shapes_in_alternatives_keep_their_text_once_and_their_place(fallback: bool) -> None:
+    deck = pptx.Presentation()
+    slide = deck.slides.add_slide(deck.slide_layouts[5])
+    slide.shapes.title.text = "Physics"
+    group = slide.shapes.add_group_shape()
+    group.shapes.add_textbox(Inches(1), Inches(2), Inches(3), Inches(1)).text_frame.text = "Energy in a group"
+    low = slide.shapes.add_textbox(Inches(1), Inches(5), Inches(3), Inches(1))
+    low.text_frame.text = "Energy below"
+    last = slide.shapes.add_textbox(Inches(1), Inches(6), Inches(3), Inches(1))
+    last.text_frame.text = "Last"
+    wrap(next(iter(group.shapes)), fallback=fallback)
+    wrap(group, fallback=fallback)
+    wrap(low, fallback=fallback)
+    p = parsed(saved(deck), "a.pptx")
+    assert [text for _, text in shown(p)] == ["Physics", "Energy in a group", "Energy below", "Last"]
+
+
+def charted(kind: Any, data: Any) -> bytes:
+    deck = pptx.Presentation()
+    slide = deck.slides.add_slide(deck.slide_layouts[6])
+    slide.shapes.add_chart(kind, Inches(1), Inches(6), Inches(4), Inches(1), data)
+    return saved(deck)
+
+
+def test_scatter_charts_have_their_x() -> None:
+    data = XyChartData()
+    for name, points in (("A", [(0.7, 10), (1, 12.5)]), ("B", [(0.7, 3), (1, 4)]), ("C", [(5, 6)])):
+        series = data.add_series(name)
+        for x, y in points:
+            series.add_data_point(x, y)
+    assert [text for _, text in shown(parsed(charted(XL_CHART_TYPE.XY_SCATTER, data), "a.pptx"))] == [
+        "| x | A | B |\n| 0.7 | 10 | 3 |\n| 1 | 12.5 | 4 |",
+        "| x | C |\n| 5 | 6 |",
+    ]
+
+
+def test_bubble_charts_have_their_x_and_size() -> None:
+    data = BubbleChartData()
+    series = data.add_series("Towns")
+    series.add_data_point(1.5, 10, 300)
+    series.add_data_point(2, 20, 400)
+    text = parsed(charted(XL_CHART_TYPE.BUBBLE, data), "a.pptx").text
+    assert text == "| x | Towns | Towns (size) |\n| 1.5 | 10 | 300 |\n| 2 | 20 | 400 |"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import io
+import struct
 
 import openpyxl
 import pytest
@@ -82,6 +83,25 @@ def test_rows_carry_their_header_into_later_chunks() -> None:
         (1e21, "General", "1e+21"),
         (5, '[Red]0.0;[Blue]-0.0 "no"', "5"),
         (datetime.time(9, 30), "hh:mm", "09:30:00"),
+        (12_500_000, '$#,##0.0,,"M"', "$ 12500000"),
+        (12_500_000, '"$"#,##0.0,,"M"', "$ 12500000"),
+        (12_500_000, '#,##0,"k"', "12500000"),
+        (12_500_000, '#,##0,.0"k"', "12500000"),
+        (12_500_000, '0.0,,"EUR m"_)', "12500000"),
+        (12_500, '#,##0 "a, b"', "12500 a, b"),
+        (500, '[>=1000000]0.0,,"M";[>=1000]0.0,"k";0', "500"),
+        (500, '[>=1000000]$0.0,,"M";[>=1000]$0.0,"k";$0', "$ 500"),
+        (1, '[=1]0 "day";0 "days"', "1"),
+        (0.5, '[<1]0.00 "kg";0 "kg"', "0.5 kg"),
+        (-5, '0 "up";0 "down"', "-5 down"),
+        (0, '0 "up";0 "down"', "0 up"),
+        (0, '0 "up";0 "down";0 "still"', "0 still"),
+        (0, '#,##0 "EUR";-#,##0 "EUR";"none"', "0"),
+        (-5, '0 "a;b"', "-5 a;b"),
+        (-5, '_("$"* #,##0_);_("$"* \\(#,##0\\);_("$"* "-"??_);_(@_)', "$ -5"),
+        (0.153, "0.0%;-0.0%", "15.3 %"),
+        (15.3, '0.0 "%"', "15.3 %"),
+        (7, 'General "pcs"', "7 pcs"),
     ],
 )
 def test_values_are_shown_with_their_unit(value: object, form: str, expected: str) -> None:
@@ -89,6 +109,53 @@ def test_values_are_shown_with_their_unit(value: object, form: str, expected: st
     book.active["A1"], book.active["B1"] = "x", value
     book.active["B1"].number_format = form
     assert f"| x | {expected} |" in parsed(saved(book), "a.xlsx").text
+
+
+def record(kind: int, data: bytes) -> bytes:
+    return struct.pack("<HH", kind, len(data)) + data
+
+
+def xls(cells: list[tuple[float, str]]) -> bytes:
+    """A bare BIFF8 workbook with one row of numbers in these formats."""
+
+    def text(words: str, width: str) -> bytes:
+        return struct.pack(width, len(words)) + b"\0" + words.encode("latin-1")
+
+    forms = b"".join(record(0x41E, struct.pack("<H", 164 + i) + text(f, "<H")) for i, (_, f) in enumerate(cells))
+    font = record(0x31, struct.pack("<HHHHHBBBB", 200, 0, 0x7FFF, 400, 0, 0, 0, 0, 0) + text("Arial", "<B"))
+    shapes = [(0, 0xFFF5), *((164 + i, 0x0001) for i in range(len(cells)))]
+    xfs = b"".join(record(0xE0, struct.pack("<HHH", 0, form, flags) + bytes(14)) for form, flags in shapes)
+    head = record(0x809, struct.pack("<HHHHII", 0x600, 5, 0, 1997, 0, 6)) + record(0x42, struct.pack("<H", 1200))
+    head += font + forms + xfs
+    at = len(head) + 4 + 6 + len(text("Times", "<B")) + 4
+    head += record(0x85, struct.pack("<IBB", at, 0, 0) + text("Times", "<B")) + record(0x0A, b"")
+    numbers = (record(0x203, struct.pack("<HHHd", 0, i, i + 1, value)) for i, (value, _) in enumerate(cells))
+    return head + record(0x809, struct.pack("<HHHHII", 0x600, 16, 0, 1997, 0, 6)) + b"".join(numbers) + record(10, b"")
+
+
+MOMENTS = [
+    (0.5, "hh:mm", "12:00:00"),
+    (1.25, "[h]:mm:ss", "30:00:00"),
+    (1.25, "[h]", "30:00:00"),
+    (-0.25, "[h]:mm", "-6:00:00"),
+    (1.25, "h:mm AM/PM", "06:00:00"),
+    (1.25, "yyyy-mm-dd hh:mm", "1900-01-01 06:00:00"),
+    (45717.5, "hh:mm", "2025-03-01 12:00:00"),
+    (45717.0, "dd.mm.yyyy", "2025-03-01"),
+    (2.5, '0.0 "[h]"', "2.5 [h]"),
+]
+
+
+@pytest.mark.parametrize("kind", ["xls", "xlsx"])
+def test_times_of_day_and_durations_have_no_invented_date(kind: str) -> None:
+    if kind == "xls":
+        data = xls([(value, form) for value, form, _ in MOMENTS])
+    else:
+        book = openpyxl.Workbook()
+        for i, (value, form, _) in enumerate(MOMENTS, 1):
+            book.active.cell(1, i, value).number_format = form
+        data = saved(book)
+    assert parsed(data, f"a.{kind}").text.split("\n")[-1].strip("| ").split(" | ") == [text for *_, text in MOMENTS]
 
 
 def test_content_without_suffix_is_known_as_a_workbook() -> None:

@@ -9,6 +9,7 @@ import codecs
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import PurePath
 
 from factform.errors import DocumentError
@@ -227,7 +228,7 @@ def _read_mail(kind: str, data: bytes, max_bytes: int, ocr: str, *, inner: bool 
             continue
         left -= len(attachment.data)
         parts.append(_read_attachment(known, attachment.name, attachment.data, left, ocr))
-    return joined(parts, mail.layout.title)
+    return replace(joined(parts, mail.layout.title), note=mail.layout.note)
 
 
 def _read_attachment(kind: str, name: str, data: bytes, left: int, ocr: str) -> Layout:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Any
 
 import pptx
 from lxml import etree
+from pptx.chart.plot import BubblePlot, XyPlot
 from pptx.enum.shapes import PP_PLACEHOLDER
 
 from factform.errors import DocumentError
@@ -18,6 +20,10 @@ from factform.facts.layout import Layout, Piece, assemble, joined, lowered, plac
 from factform.facts.package import check_package
 
 _A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
+_C = "{http://schemas.openxmlformats.org/drawingml/2006/chart}"
+_MC = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
+_P = "{http://schemas.openxmlformats.org/presentationml/2006/main}"
+_SHAPES = frozenset(_P + name for name in ("sp", "grpSp", "graphicFrame", "cxnSp", "pic"))
 _DIAGRAM = "http://schemas.openxmlformats.org/drawingml/2006/diagram"
 _DGM = f"{{{_DIAGRAM}}}"
 _TITLES = (PP_PLACEHOLDER.TITLE, PP_PLACEHOLDER.CENTER_TITLE, PP_PLACEHOLDER.VERTICAL_TITLE)
@@ -46,12 +52,30 @@ def read_pptx(data: bytes, max_bytes: int) -> Layout:
 
 
 def _slide(slide: Any, number: int) -> Layout:
+    _unwrap(slide.shapes._spTree)
     shapes = sorted(_shapes(slide.shapes), key=_order)
     pieces = [piece for shape in shapes for piece in _pieces(shape)]
     if slide.has_notes_slide and (frame := slide.notes_slide.notes_text_frame) is not None:
         pieces += _paragraphs(frame, bulleted=False)
     text, blocks = assemble(pieces)
     return placed(Layout(text, blocks), "slide", number)
+
+
+def _unwrap(tree: Any) -> None:
+    """Puts shapes in the place of the alternatives they are wrapped in, which python-pptx passes over.
+
+    PowerPoint saves what older programs do not know so, a shape with an equation in its text for one. Of the
+    alternatives the newest is taken that is made of shapes at all; the fallback of an equation is its picture.
+    """
+    for wrapped in list(tree.iter(_MC + "AlternateContent")):
+        parent = wrapped.getparent()
+        if parent is None or parent.tag not in (_P + "spTree", _P + "grpSp"):
+            continue
+        ways = [*wrapped.iterchildren(_MC + "Choice"), *wrapped.iterchildren(_MC + "Fallback")]
+        within = ([c for c in way if c.tag in _SHAPES or c.tag == wrapped.tag] for way in ways)
+        for shape in next((shapes for shapes in within if shapes), []):
+            wrapped.addprevious(shape)
+        parent.remove(wrapped)
 
 
 def _shapes(shapes: Iterable[Any], depth: int = 0) -> Iterator[Any]:
@@ -157,6 +181,9 @@ def _chart(chart: Any) -> list[Piece]:
     if chart.has_title and chart.chart_title.has_text_frame:
         pieces += _paragraphs(chart.chart_title.text_frame, bulleted=False)
     for plot in chart.plots:
+        if isinstance(plot, XyPlot | BubblePlot):
+            pieces += _points(plot)
+            continue
         series = [(str(s.name), list(s.values)) for s in plot.series]
         categories = [squeeze(str(c)) for c in plot.categories]
         length = max([len(categories), *(len(values) for _, values in series)], default=0)
@@ -167,6 +194,44 @@ def _chart(chart: Any) -> list[Piece]:
         lines = tuple(table_row(squeeze(c) for c in cells) for cells in rows if any(cells))
         pieces += [Piece("table", rows=lines)] if lines else []
     return pieces
+
+
+def _points(plot: Any) -> list[Piece]:
+    """Points of a scatter or bubble chart: x, then y of each series, and the size of its bubbles.
+
+    Series at the same x share a table, as each has an x for every point.
+    """
+    pieces = []
+    for xs, group in groupby(plot.series, key=_xs):
+        columns = [("x", xs)]
+        for series in group:
+            columns.append((str(series.name), tuple(_value(v) for v in series.values)))
+            if sizes := _cached(series, "bubbleSize", len(xs)):
+                columns.append((f"{series.name} (size)", sizes))
+        rows = [[column[i] if i < len(column) else "" for _, column in columns] for i in range(len(xs))]
+        rows = [[name for name, _ in columns], *(row for row in rows if any(row[1:]))]
+        pieces.append(Piece("table", rows=tuple(table_row(squeeze(c) for c in cells) for cells in rows)))
+    return pieces
+
+
+def _xs(series: Any) -> tuple[str, ...]:
+    """The x of each point, which is its number where the chart states none."""
+    count = len(series.values)
+    return _cached(series, "xVal", count) or tuple(str(i) for i in range(1, count + 1))
+
+
+def _cached(series: Any, name: str, count: int) -> tuple[str, ...]:
+    """What a chart keeps of its sheet's cells, by the point's number; empty if nothing."""
+    found = {p.get("idx"): p.findtext(_C + "v") or "" for p in series._element.iterfind(f"{_C}{name}//{_C}pt")}
+    return tuple(_plain(found.get(str(i), "")) for i in range(count)) if found else ()
+
+
+def _plain(text: str) -> str:
+    """A number in the form of the others, any other text as it is."""
+    try:
+        return _value(float(text))
+    except ValueError:
+        return text
 
 
 def _value(value: Any) -> str:

@@ -9,8 +9,10 @@ import csv
 import datetime
 import io
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from factform.errors import DocumentError
@@ -84,14 +86,31 @@ def _xls_rows(book: Any, sheet: Any) -> Iterator[_Row]:
         for cell in sheet.row(number):
             value: Any = cell.value
             form = book.format_map[book.xf_list[cell.xf_index].format_key].format_str if cell.xf_index else "General"
-            if cell.ctype == xlrd.XL_CELL_DATE:
-                value = xlrd.xldate_as_datetime(value, book.datemode)
+            if cell.ctype == xlrd.XL_CELL_DATE or (cell.ctype == xlrd.XL_CELL_NUMBER and "[" in form):
+                value = _moment(value, form, cell.ctype == xlrd.XL_CELL_DATE, book.datemode)
             elif cell.ctype == xlrd.XL_CELL_BOOLEAN:
                 value = bool(value)
             elif cell.ctype == xlrd.XL_CELL_ERROR:
                 value = xlrd.error_text_from_code.get(value, "#ERROR")
             cells.append(_shown(value, form))
         yield number + 1, cells
+
+
+def _moment(value: float, form: str, is_date: bool, datemode: int) -> Any:
+    """A serial number as the date, time of day or duration its format shows, by the rule that reads those of XLSX.
+
+    xlrd takes a format of hours alone, `[h]`, for that of a number.
+    """
+    from openpyxl.styles.numbers import is_date_format, is_timedelta_format
+    from openpyxl.utils.datetime import MAC_EPOCH, WINDOWS_EPOCH, from_excel
+
+    duration = is_date_format(form) and is_timedelta_format(form)
+    if not (is_date or duration):
+        return value
+    try:
+        return from_excel(value, MAC_EPOCH if datemode else WINDOWS_EPOCH, timedelta=duration)
+    except (OverflowError, ValueError):  # beyond the calendar: the number is what the cell holds
+        return value
 
 
 def _sheet(name: str, rows: Iterable[_Row]) -> Layout:
@@ -149,9 +168,12 @@ def table_layout(rows: Sequence[_Row]) -> Layout:
 
 # --- values ---------------------------------------------------------------------------------
 
-_LITERAL = re.compile(
-    r'"([^"]*)"|\[\$([^\]-]*)(?:-[^\]]*)?\]|\\(.)|([%$\u20ac\u00a3\u00a5\u2030])|([0#?])|[_*].|\[[^\]]*\]'
-)
+_TOKEN = re.compile(r'"[^"]*"|\[[^\]]*\]|\\.|[_*].|General|.', re.DOTALL)
+_QUIET = re.compile(r'"[^"]*"|\[[^\]]*\]|\\.|[_*].', re.DOTALL)
+_SCALED = re.compile(r"[0#?],+(?![0#?,])")
+_CONDITION = re.compile(r"\[[<>=]")
+_CLOCK_YEARS = 1904
+"""The later of the two years from which Excel counts days: a bare time that has run past midnight lies in them."""
 
 
 def _shown(value: Any, number_format: str) -> str:
@@ -161,36 +183,95 @@ def _shown(value: Any, number_format: str) -> str:
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
     if isinstance(value, datetime.datetime):
+        if value.year <= _CLOCK_YEARS and _tells_time_only(number_format):  # the cell has no date that is meant
+            return value.time().isoformat("seconds")
         return value.date().isoformat() if value.time() == datetime.time() else value.isoformat(" ", "seconds")
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
+    if isinstance(value, datetime.timedelta):
+        return _duration(value)
     if isinstance(value, int | float):
         return _number(value, number_format)
     return squeeze(str(value))
 
 
+def _tells_time_only(number_format: str) -> bool:
+    letters = _QUIET.sub("", _sections(number_format)[0]).lower()
+    return any(c in letters for c in "hs") and not any(date in letters for date in ("y", "d", "mmm"))
+
+
+def _duration(value: datetime.timedelta) -> str:
+    """Hours, minutes and seconds, the hours beyond a day as well: `30:00:00`."""
+    micros = abs(value) // datetime.timedelta(microseconds=1)
+    seconds, rest = divmod(micros, 1_000_000)
+    sign = "-" if value < datetime.timedelta() else ""
+    part = f".{rest:06}".rstrip("0") if rest else ""
+    return f"{sign}{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}{part}"
+
+
 def _number(value: int | float, number_format: str) -> str:
-    before, after = _units(number_format)
-    if "%" in after or "%" in before:
+    before, after, percent = _units(number_format, (value > 0) - (value < 0))
+    if percent:
         value = round(value * 100, 12)
     return (
         squeeze(f"{before} {value:.15g} {after}") if isinstance(value, float) else squeeze(f"{before} {value} {after}")
     )
 
 
-def _units(number_format: str) -> tuple[str, str]:
-    """What a number format writes before and after the digits of a positive number: a currency, a unit, a percent."""
-    if number_format == "General":
-        return "", ""
+@lru_cache(maxsize=1024)
+def _units(number_format: str, sign: int) -> tuple[str, str, bool]:
+    """What a format writes before and after the digits of a number of this sign: a currency, a unit, a percent.
+
+    Whether it shows a hundredfold is the third. Which section of a format with conditions holds is not worked out:
+    it has the units that all its sections agree on.
+    """
+    sections = [section for section in _sections(number_format) if "@" not in _QUIET.sub("", section)]
+    if any(_CONDITION.match(token) for token in _TOKEN.findall(number_format)):
+        agreed = {_section_units(section) for section in sections}
+        return agreed.pop() if len(agreed) == 1 and len(sections) > 1 else ("", "", False)
+    at = 1 if sign < 0 else 2 if sign == 0 else 0
+    return _section_units(sections[at] if at < len(sections) else sections[0]) if sections else ("", "", False)
+
+
+def _sections(number_format: str) -> list[str]:
+    """The parts of a format: for positive numbers, negative ones, zero, and text."""
+    parts = [""]
+    for token in _TOKEN.findall(number_format):
+        if token == ";":
+            parts.append("")
+        else:
+            parts[-1] += token
+    return parts
+
+
+def _section_units(section: str) -> tuple[str, str, bool]:
+    """Of a format that shows thousands or millions only the currency is kept: its `M` is not the stored value's."""
+    bare = _QUIET.sub("", section)
+    scaled = bool(_SCALED.search(bare))
     parts: tuple[list[str], list[str]] = ([], [])
     seen = 0
-    for found in _LITERAL.finditer(number_format.split(";")[0]):
-        if found[5]:
+    for token in _TOKEN.findall(section):
+        if token in ("0", "#", "?", "General"):
             seen = 1
-        elif text := next((group for group in found.groups()[:4] if group), ""):
+        elif (text := _literal(token)) and (not scaled or _is_currency(text)):
             parts[seen].append(text)
+    if not seen:  # words in place of the number
+        return "", "", False
     before, after = ("".join(part).strip(" ()-+,.:/") for part in parts)
-    return before, after
+    return before, after, "%" in bare and not scaled
+
+
+def _literal(token: str) -> str:
+    """What a token of a format writes as it stands."""
+    if token.startswith("[$"):
+        return token[2:-1].split("-")[0]
+    if token.startswith(('"', "\\")):
+        return token.strip('"') if token.startswith('"') else token[1:]
+    return token if token in ("%", "$", "\u20ac", "\u00a3", "\u00a5", "\u2030") else ""
+
+
+def _is_currency(text: str) -> bool:
+    return all(unicodedata.category(c) in ("Sc", "Zs") for c in text)
 
 
 # --- CSV and TSV ----------------------------------------------------------------------------
