@@ -164,7 +164,7 @@ class Care(Documents):
         self._forget_encoded(facts)
         folders = clear_folders(self.state, CACHES)
         tokens = eraser.forget(self._erasing)
-        # What was being answered meanwhile is recorded by now, or fails for want of the document.
+        # Once more, for what was being answered meanwhile: from here on a record fails for want of the document.
         self._forget_encoded(facts)
         late = self.audit.erase(erased.documents, erased.names) if erased.documents else (0, 0)
         whole, part = whole + late[0], part + late[1]

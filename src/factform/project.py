@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from factform import __version__
 from factform.care import Care
-from factform.errors import BehaviorError, CaseError, ModelError, ProjectError
+from factform.errors import BehaviorError, CaseError, ModelError, ProjectError, RegistryError
 from factform.ids import folder_state
 from factform.opened import Report, silent
 from factform.records import OWNER, AdapterInfo, Answer, Behavior, Case, Chunk, Hit, Mode, Passage, SearchResult
@@ -259,7 +259,9 @@ class Project(Care):
         from factform.tuning import judge
 
         behavior = self.behavior(name)
-        info = self._adapter(behavior, adapter or self._newest(name).digest) or self._newest(name)
+        info = self._adapter(behavior, adapter or self._newest(name).digest)
+        if info is None:
+            raise RegistryError(f"behavior {name!r} has no promoted adapter: name one, or leave it out for the newest")
         cases, gone = gate_cases(info, behavior, self.split(behavior))
         report = self._evaluate(cases, behavior, info, ("facts", "both"), check_free=True)
         verdict = judge(report)
@@ -416,8 +418,6 @@ class Project(Care):
         self.reader.load_adapter(info.name, registry.adapter_folder(self.adapters_folder, info))
 
     def _newest(self, name: str) -> AdapterInfo:
-        from factform.errors import RegistryError
-
         found = self.adapters(name)
         if not found:
             raise RegistryError(f"behavior {name!r} has no adapter yet: run `factform tune {name}`")

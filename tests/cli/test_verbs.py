@@ -215,6 +215,8 @@ def test_the_gate_takes_no_adapter_of_another_behavior(run: Run, tuned: Path) ->
     done = run("gate", "fees", "--adapter", name, "--project", tuned, "--json")
     assert (done.code, done.json["error"]["type"]) == (1, "CaseError")
     assert "belongs to behavior 'rents'" in done.json["error"]["message"]
+    nothing = run("gate", "fees", "--adapter", "promoted", "--project", tuned, "--json")
+    assert (nothing.code, nothing.json["error"]["type"]) == (1, "RegistryError")
 
 
 def test_a_behavior_folder_may_hold_a_link_to_nothing_and_one_that_is_no_folder_is_told(
