@@ -13,7 +13,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from factform.errors import RemoteError
+from factform.errors import Cancelled, RemoteError
 from factform.model import remote
 from factform.model.grammar import Constraint
 from factform.model.remote import RemoteModel, reply_problems
@@ -213,6 +213,33 @@ def test_an_adapter_is_asked_for_by_name_and_must_answer_itself(server: Server) 
     assert server.requests[0]["model"] == "terms@0123456789ab"
     with pytest.raises(RemoteError, match="'base-model' where adapter 'terms@0123456789ab'"):
         server.model().generate(PROMPT, adapter="terms@0123456789ab", constraint=CONSTRAINT)
+
+
+def test_nothing_more_is_sent_once_the_question_is_given_up(server: Server) -> None:
+    given_up = threading.Event()
+
+    def busy(handler: BaseHTTPRequestHandler, request: dict[str, Any]) -> None:
+        given_up.set()  # while the server is answering
+        send(handler, 503, b"", Retry_After="20")
+
+    def wrong(handler: BaseHTTPRequestHandler, request: dict[str, Any]) -> None:
+        given_up.set()
+        completion(FABRICATED)(handler, request)
+
+    for action in (busy, wrong):
+        given_up.clear()
+        server.actions, server.requests = [action], []
+        started = time.monotonic()
+        with pytest.raises(Cancelled):
+            server.model().generate(PROMPT, constraint=CONSTRAINT, cancel=given_up)
+        assert len(server.requests) == 1
+        assert time.monotonic() - started < 10  # it would have waited 20 seconds
+
+
+def test_a_reply_that_cannot_be_unpacked_is_told(server: Server) -> None:
+    server.actions = [status(200, b"not packed", Content_Encoding="gzip", Retry_After="0")]
+    with pytest.raises(RemoteError, match="DecodingError"):
+        server.model().generate(PROMPT, constraint=CONSTRAINT)
 
 
 def test_busy_failing_and_broken_replies_are_tried_again(server: Server) -> None:

@@ -73,7 +73,7 @@ class RemoteModel:
         With a `constraint` and `masked`, the contract goes along as `response_format`, the reply is checked (contract,
         labels, quotes verbatim in the passage they name) and asked for once more with the fault stated; a second
         fault raises RemoteError. Otherwise the reply is returned as it is. `ms["first_token"]` equals the total, as
-        replies are not streamed; token counts are 0 where the server does not tell. `cancel` keeps a second request
+        replies are not streamed; token counts are 0 where the server does not tell. `cancel` keeps a further request
         from being sent; the first one is waited for.
         """
         if mode != "exact":
@@ -82,13 +82,11 @@ class RemoteModel:
             )
         checked = constraint if masked else None
         messages = _messages(prompt)
-        first = self._complete(messages, adapter, checked, max_tokens)
+        first = self._complete(messages, adapter, checked, max_tokens, cancel)
         if checked is None or first.stop == "length" or not (problems := reply_problems(first.text, checked)):
             return first
-        if cancel is not None and cancel.is_set():
-            raise Cancelled("the question was cancelled while the server was answering")
         again = [*messages, {"role": "assistant", "content": first.text}, _complaint(problems)]
-        second = _added(first, self._complete(again, adapter, checked, max_tokens))
+        second = _added(first, self._complete(again, adapter, checked, max_tokens, cancel))
         if second.stop != "length" and (problems := reply_problems(second.text, checked)):
             raise RemoteError(
                 f"{self.model} at {_shown_url(self.url)} answered outside the contract twice: {'; '.join(problems)}. "
@@ -97,7 +95,12 @@ class RemoteModel:
         return second
 
     def _complete(
-        self, messages: Sequence[Message], adapter: str | None, constraint: Constraint | None, max_tokens: int
+        self,
+        messages: Sequence[Message],
+        adapter: str | None,
+        constraint: Constraint | None,
+        max_tokens: int,
+        cancel: threading.Event | None,
     ) -> Generation:
         """One answered request as a Generation, whatever is in it."""
         started = time.perf_counter()
@@ -107,7 +110,7 @@ class RemoteModel:
             schema = contract_schema(constraint.contract, [passage.label for passage in constraint.passages])
             shape = {"name": "answer", "strict": True, "schema": schema}
             body["response_format"] = {"type": "json_schema", "json_schema": shape}
-        reply = _post(self, body)
+        reply = _post(self, body, cancel or threading.Event())
         if adapter is not None and reply.get("model", adapter) != adapter:
             raise RemoteError(
                 f"{_shown_url(self.url)} answered with model {str(reply['model'])[:_SHOWN]!r} where adapter "
@@ -188,13 +191,16 @@ def _quote_problems(quote: Any, source: Any, among: Sequence[str]) -> list[str]:
 # --- HTTP -----------------------------------------------------------------------------------
 
 
-def _post(model: RemoteModel, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The server's JSON object. Sent again, within bounds, when the server is busy, fails or breaks off."""
+def _post(model: RemoteModel, body: Mapping[str, Any], cancel: threading.Event) -> dict[str, Any]:
+    """The server's JSON object. Sent again, within bounds, when the server is busy, fails or breaks off; nothing is
+    sent once `cancel` is set."""
     endpoint, key = _endpoint(model.url), _key(model)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     where, fault = _shown_url(model.url), ""
     with httpx.Client(timeout=model.timeout_s, follow_redirects=False, headers=headers) as client:
         for attempt in range(TRIES):
+            if cancel.is_set():
+                raise Cancelled("the question was cancelled while the server was answering")
             wait = min(0.5 * 2**attempt, LONGEST_WAIT_S)
             try:
                 status, answered, data = _send(client, endpoint, body, model.timeout_s)
@@ -212,7 +218,7 @@ def _post(model: RemoteModel, body: Mapping[str, Any]) -> dict[str, Any]:
                     raise RemoteError(_refused(model, status, fault, where))
                 wait = _retry_after(answered, wait)
             if attempt + 1 < TRIES:
-                time.sleep(wait)
+                cancel.wait(wait)
     raise RemoteError(f"{where} failed {TRIES} times, at last: {fault}. See whether the server is up, then ask again")
 
 
